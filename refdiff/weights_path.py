@@ -1,4 +1,4 @@
-"""Where the embedded model and the CLIP vocabulary lie: beside the code once installed, at the top of a source checkout."""
+"""Where the embedded model and the CLIP vocabulary lie: inside the installed package, or at the top of a checkout."""
 
 from pathlib import Path
 
