@@ -1,0 +1,1 @@
+"""The engine below the layers: primitives, the tape, named parameters, taps, architectures."""

@@ -1,0 +1,125 @@
+"""A primitive: one operation with three faces, its spec, its gradient rule and its optional kernels.
+
+    @primitive(vjp=silu_vjp)
+    def silu(x): ...
+
+Calling `silu` with plain arrays runs the spec, or the kernel that is registered for the array's module when the mode is
+"fast". Calling it with a recorded variable runs the same thing and notes the call on the tape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from refdiff.errors import BadRequest
+from refdiff.xp import Array, array_module
+
+MODES = ("spec", "fast")
+
+
+class Unsupported(Exception):
+    """Raised by a kernel for an input that it does not take; the spec then runs. Its text says which input and why."""
+
+
+class Primitive:
+    """A dispatcher: `spec` is plain array code, `vjp` its gradient rule, kernels stand in `KERNELS`."""
+
+    __slots__ = ("__doc__", "__name__", "__wrapped__", "name", "spec", "vjp")
+
+    def __init__(self, spec: Callable, vjp: Callable | None):
+        self.name = self.__name__ = spec.__name__
+        self.spec = self.__wrapped__ = spec
+        self.vjp = vjp
+        self.__doc__ = spec.__doc__
+
+    def __call__(self, *args: Any, **constants: Any) -> Any:
+        for arg in args:
+            if type(arg) is _VARIABLE:
+                return _RECORD(self, args, constants)
+        return self.compute(*args, **constants)
+
+    def compute(self, *args: Any, **constants: Any) -> Any:
+        """Run on plain arrays: the kernel of this mode and array module if there is one, else the spec."""
+        if _MODE == "fast":
+            kernel = KERNELS.get((self.name, array_module(_first_array(args)).__name__))
+            if kernel is not None:
+                try:
+                    return kernel(*args, **constants)
+                except Unsupported as reason:
+                    FALLBACKS[(self.name, str(reason))] = FALLBACKS.get((self.name, str(reason)), 0) + 1
+        return self.spec(*args, **constants)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+
+KERNELS: dict[tuple[str, str], Callable] = {}
+FALLBACKS: dict[tuple[str, str], int] = {}
+PRIMITIVES: dict[str, Primitive] = {}
+_MODE = "spec"
+_VARIABLE: Any = None  # set by tape.py, which alone knows variables
+_RECORD: Any = None
+
+
+def primitive(vjp: Callable | None) -> Callable[[Callable], Primitive]:
+    """Make a function a primitive. `vjp(g, out, *args, **constants)` gives one gradient (or None) an argument."""
+
+    def wrap(spec: Callable) -> Primitive:
+        rule = None
+        if vjp is not None:
+            rule = Primitive(vjp, None)
+            PRIMITIVES[rule.name] = rule
+        op = Primitive(spec, rule)
+        PRIMITIVES[op.name] = op
+        return op
+
+    return wrap
+
+
+def register_kernel(op: Primitive, module_name: str, kernel: Callable) -> None:
+    """Let `kernel` stand in for `op` in fast mode on arrays of the named module; it raises Unsupported to decline."""
+    KERNELS[(op.name, module_name)] = kernel
+
+
+def set_mode(mode: str) -> None:
+    """Choose "spec" or "fast" for every call that follows.
+
+    Raises: BadRequest for any other word.
+    """
+    global _MODE
+    if mode not in MODES:
+        raise BadRequest(f'unknown kernels "{mode}": choose one of {", ".join(MODES)}')
+    _MODE = mode
+
+
+def get_mode() -> str:
+    """The mode in force, "spec" or "fast"."""
+    return _MODE
+
+
+@contextmanager
+def mode(name: str) -> Iterator[None]:
+    """The mode `name` inside a with block, the earlier one after it."""
+    before = _MODE
+    set_mode(name)
+    try:
+        yield
+    finally:
+        set_mode(before)
+
+
+def connect_tape(variable: type, record: Callable) -> None:
+    """Called once by tape.py: the type that starts recording and the function that records a call."""
+    global _VARIABLE, _RECORD
+    _VARIABLE, _RECORD = variable, record
+
+
+def _first_array(args: tuple) -> Array:
+    for arg in args:
+        if hasattr(arg, "dtype"):
+            return arg
+        if type(arg) in (list, tuple) and arg:
+            return _first_array(tuple(arg))
+    raise TypeError("a primitive was called without an array")
