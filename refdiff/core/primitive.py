@@ -26,7 +26,6 @@ class Unsupported(Exception):
 class Primitive:
     """A dispatcher: `spec` is plain array code, `vjp` its gradient rule, kernels stand in `KERNELS`."""
 
-    __slots__ = ("__doc__", "__name__", "__wrapped__", "name", "spec", "vjp")
 
     def __init__(self, spec: Callable, vjp: Callable | None):
         self.name = self.__name__ = spec.__name__
