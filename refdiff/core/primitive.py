@@ -35,7 +35,7 @@ class Primitive:
 
     def __call__(self, *args: Any, **constants: Any) -> Any:
         for arg in args:
-            if type(arg) is _VARIABLE:
+            if type(arg) is _VARIABLE or (type(arg) in (list, tuple) and any(type(item) is _VARIABLE for item in arg)):
                 return _RECORD(self, args, constants)
         return self.compute(*args, **constants)
 

@@ -120,14 +120,14 @@ def encoder_layer(p: Params, config: CLIPTextConfig, x: Array) -> Array:
 
 
 def _pooled(x: Array, ids: Array, config: CLIPTextConfig) -> Array:
-    """The row of the end token.
+    """The row of the first end token, or the first row where there is none.
 
     The configurations of CLIP's first release say eos_token_id = 2, which is wrong: there the end token is the largest id.
     """
+    batch, length, width = x.shape
     xp = array_module(ids)
-    is_end = ids == ids.max(axis=1, keepdims=True) if config.eos_token_id == 2 else ids == config.eos_token_id
-    first_end = is_end & (xp.cumsum(is_end, axis=1) == 1)  # [B,T]
-    return (x * first_end[:, :, None].astype(x.dtype)).sum(axis=1)  # [B,T,D] -> [B,D]
+    end = xp.argmax(ids if config.eos_token_id == 2 else ids == config.eos_token_id, axis=1)  # [B]
+    return embedding(x.reshape(batch * length, width), xp.arange(batch) * length + end)  # [B,T,D] -> [B,D]
 
 
 register(Architecture("CLIPTextModel", CLIPTextConfig.from_dict, CLIPTextConfig.to_dict, declare))
