@@ -1,0 +1,1 @@
+"""Fast substitutes for operations; never needed to understand one. Importing a sub-package registers its kernels."""

@@ -1,0 +1,20 @@
+"""Kernels for the CPU, in Numba and NumPy's matrix products: float32, NHWC memory behind NCHW views.
+
+A kernel takes what its spec takes and raises Unsupported for an input that it does not take (another dtype, an odd kernel
+size): the spec then runs. Importing this package registers them; the mode "fast" uses them.
+"""
+
+from refdiff.core.primitive import PRIMITIVES, register_kernel
+from refdiff.kernels.cpu import activation, attention, conv, linear, norm, resample
+
+MODULES = (activation, attention, conv, linear, norm, resample)
+
+
+def register() -> None:
+    """Register every kernel of this package against the primitive of the same name."""
+    for module in MODULES:
+        for name, kernel in module.KERNELS.items():
+            register_kernel(PRIMITIVES[name], "numpy", kernel)
+
+
+register()

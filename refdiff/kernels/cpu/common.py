@@ -1,0 +1,89 @@
+"""What the CPU kernels share: compilation, memory layout, threads, and vectorised exponentials."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+
+from refdiff.core.primitive import Unsupported
+
+# Sums may be reordered and products fused, but infinities and NaN keep their meaning.
+jit = numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
+inline = numba.njit(nogil=True, inline="always", fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
+
+THREADS = max(1, min(os.cpu_count() or 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
+SMALL = 1 << 15  # elements below which a second thread costs more than it gives
+_pool: ThreadPoolExecutor | None = None
+
+
+def require_float32(*arrays: Any) -> None:
+    """Raises: Unsupported unless every array is float32."""
+    for a in arrays:
+        if a is not None and a.dtype != np.float32:
+            raise Unsupported(f"dtype {a.dtype}")
+
+
+def nhwc(x: np.ndarray) -> np.ndarray:
+    """The contiguous [B,H,W,C] array of an NCHW view; no copy where the memory already lies so."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def nchw(x: np.ndarray) -> np.ndarray:
+    """The NCHW view of a [B,H,W,C] array."""
+    return x.transpose(0, 3, 1, 2)
+
+
+def parallel(kernel: Callable, count: int, size: int, *args: Any) -> None:
+    """Run kernel(start, stop, *args) over 0..count, cut into one range a thread; each item is computed whole by one thread.
+
+    The ranges write to different parts of the result, so the numbers do not depend on the number of threads.
+    """
+    global _pool
+    parts = min(THREADS, count)
+    if parts <= 1 or size < SMALL:
+        kernel(0, count, *args)
+        return
+    if _pool is None:
+        _pool = ThreadPoolExecutor(THREADS)
+    edges = [count * i // parts for i in range(parts + 1)]
+    futures = [_pool.submit(kernel, edges[i], edges[i + 1], *args) for i in range(1, parts)]
+    kernel(edges[0], edges[1], *args)
+    for future in futures:
+        future.result()
+
+
+# e^x = 2^n e^r with |r| <= ln 2 / 2: a Taylor polynomial for e^r (its first error is 5e-9 of the value), 2^n by its exponent bits.
+LOG2E = np.float32(1.0 / math.log(2.0))
+LN2_HIGH = np.float32(0.693145751953125)
+LN2_LOW = np.float32(math.log(2.0) - 0.693145751953125)
+C2, C3, C4, C5, C6, C7 = (np.float32(1.0 / math.factorial(k)) for k in range(2, 8))
+ONE = np.float32(1.0)
+LOWEST, HIGHEST = np.float32(-87.0), np.float32(88.0)
+
+
+@inline
+def exp_row(x, out, bits, n):
+    """out[:n] = e^x[:n]; `bits` is an int32 array of the same length. Below -87 the result is e^-87, about 1e-38."""
+    for i in range(n):
+        v = min(max(x[i], LOWEST), HIGHEST)
+        k = np.float32(math.floor(v * LOG2E + np.float32(0.5)))
+        r = v - k * LN2_HIGH - k * LN2_LOW
+        p = C7
+        p = p * r + C6
+        p = p * r + C5
+        p = p * r + C4
+        p = p * r + C3
+        p = p * r + C2
+        p = p * r + ONE
+        p = p * r + ONE
+        out[i] = p
+        bits[i] = (np.int32(k) + np.int32(127)) << np.int32(23)
+    scale = bits.view(np.float32)
+    for i in range(n):
+        out[i] = out[i] * scale[i]

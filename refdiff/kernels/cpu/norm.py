@@ -1,0 +1,229 @@
+"""GroupNorm, GroupNorm with SiLU, and LayerNorm over NHWC memory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from refdiff.kernels.cpu.common import ONE, exp_row, jit, nchw, nhwc, parallel, require_float32
+
+
+@jit
+def _affine_of_image(x, weight, bias, groups, eps, scale, shift, mean, rstd):
+    """Per channel of one image [P,C]: scale and shift with normalised = x * scale + shift, and the group's mean and rstd."""
+    pixels, channels = x.shape
+    size = channels // groups
+    count = pixels * size
+    total = np.zeros(channels, dtype=np.float32)
+    for p in range(pixels):
+        for c in range(channels):
+            total[c] += x[p, c]
+    for k in range(groups):
+        s = np.float64(0)
+        for c in range(k * size, (k + 1) * size):
+            s += total[c]
+        for c in range(k * size, (k + 1) * size):
+            mean[c] = s / count
+    total[:] = 0
+    for p in range(pixels):
+        for c in range(channels):
+            d = x[p, c] - mean[c]
+            total[c] += d * d
+    for k in range(groups):
+        s = np.float64(0)
+        for c in range(k * size, (k + 1) * size):
+            s += total[c]
+        r = 1.0 / math.sqrt(s / count + eps)
+        for c in range(k * size, (k + 1) * size):
+            rstd[c] = r
+            scale[c] = weight[c] * rstd[c]
+            shift[c] = bias[c] - mean[c] * scale[c]
+
+
+@jit
+def _forward(start, stop, x, weight, bias, groups, eps, activate, y):
+    """y[b] = group_norm(x[b]), then SiLU if `activate`, for images start..stop of [B,P,C]."""
+    channels = x.shape[2]
+    scale, shift = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
+    mean, rstd = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
+    minus, e = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
+    bits = np.empty(channels, dtype=np.int32)
+    for b in range(start, stop):
+        _affine_of_image(x[b], weight, bias, groups, eps, scale, shift, mean, rstd)
+        for p in range(x.shape[1]):
+            row, out = x[b, p], y[b, p]
+            for c in range(channels):
+                out[c] = row[c] * scale[c] + shift[c]
+            if activate:
+                for c in range(channels):
+                    minus[c] = -out[c]
+                exp_row(minus, e, bits, channels)
+                for c in range(channels):
+                    out[c] = out[c] / (ONE + e[c])
+
+
+@jit
+def _backward(start, stop, g, x, weight, bias, groups, eps, activate, dx, dweight, dbias):
+    """dx[b] and this image's share of dweight and dbias, for images start..stop of [B,P,C]."""
+    pixels, channels = x.shape[1], x.shape[2]
+    size = channels // groups
+    scale, shift = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
+    mean, rstd = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
+    minus, e = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
+    bits = np.empty(channels, dtype=np.int32)
+    for b in range(start, stop):
+        _affine_of_image(x[b], weight, bias, groups, eps, scale, shift, mean, rstd)
+        for c in range(channels):
+            dweight[b, c] = 0
+            dbias[b, c] = 0
+        for p in range(pixels):
+            row, grad, out = x[b, p], g[b, p], dx[b, p]
+            if activate:
+                for c in range(channels):
+                    minus[c] = -(row[c] * scale[c] + shift[c])
+                exp_row(minus, e, bits, channels)
+                for c in range(channels):
+                    s = ONE / (ONE + e[c])
+                    out[c] = grad[c] * (s * (ONE - minus[c] * (ONE - s)))
+            else:
+                for c in range(channels):
+                    out[c] = grad[c]
+            for c in range(channels):
+                dbias[b, c] += out[c]
+                dweight[b, c] += out[c] * ((row[c] - mean[c]) * rstd[c])
+        for k in range(groups):
+            sum_h, sum_hn = np.float64(0), np.float64(0)
+            for c in range(k * size, (k + 1) * size):
+                sum_h += dbias[b, c] * weight[c]
+                sum_hn += dweight[b, c] * weight[c]
+            for c in range(k * size, (k + 1) * size):
+                minus[c] = sum_h / (pixels * size)
+                e[c] = sum_hn / (pixels * size)
+        for p in range(pixels):
+            row, out = x[b, p], dx[b, p]
+            for c in range(channels):
+                normal = (row[c] - mean[c]) * rstd[c]
+                out[c] = rstd[c] * (out[c] * weight[c] - minus[c] - normal * e[c])
+
+
+def _run_forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float, activate: bool) -> np.ndarray:
+    require_float32(x, weight, bias)
+    image = nhwc(x)
+    flat = image.reshape(x.shape[0], -1, x.shape[1])
+    y = np.empty(flat.shape, dtype=np.float32)
+    parallel(_forward, len(flat), flat.size, flat, *_contiguous(weight, bias), groups, eps, activate, y)
+    return nchw(y.reshape(image.shape))
+
+
+def _run_backward(g: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float, activate: bool) -> tuple:
+    require_float32(g, x, weight, bias)
+    image = nhwc(x)
+    flat = image.reshape(x.shape[0], -1, x.shape[1])
+    dx = np.empty(flat.shape, dtype=np.float32)
+    dweight, dbias = np.empty((2, *flat.shape[::2]), dtype=np.float32)
+    gradient = nhwc(g).reshape(flat.shape)
+    args = (gradient, flat, *_contiguous(weight, bias), groups, eps, activate, dx, dweight, dbias)
+    parallel(_backward, len(flat), flat.size, *args)
+    return nchw(dx.reshape(image.shape)), dweight.sum(axis=0), dbias.sum(axis=0)
+
+
+def group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, groups: int, eps: float) -> np.ndarray:
+    """Shapes: [B,C,H,W], [C], [C] -> [B,C,H,W]"""
+    return _run_forward(x, weight, bias, groups, eps, False)
+
+
+def group_norm_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, groups: int, eps: float) -> tuple:
+    """The gradients of group_norm."""
+    return _run_backward(g, x, weight, bias, groups, eps, False)
+
+
+def group_norm_silu(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, groups: int, eps: float) -> np.ndarray:
+    """Shapes: [B,C,H,W], [C], [C] -> [B,C,H,W]"""
+    return _run_forward(x, weight, bias, groups, eps, True)
+
+
+def group_norm_silu_vjp(
+    g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, groups: int, eps: float
+) -> tuple:
+    """The gradients of group_norm_silu."""
+    return _run_backward(g, x, weight, bias, groups, eps, True)
+
+
+@jit
+def _layer_forward(start, stop, x, weight, bias, eps, y):
+    width = x.shape[1]
+    for t in range(start, stop):
+        row, out = x[t], y[t]
+        s = np.float32(0)
+        for c in range(width):
+            s += row[c]
+        mean = np.float32(s / width)
+        v = np.float32(0)
+        for c in range(width):
+            d = row[c] - mean
+            v += d * d
+        rstd = np.float32(1.0 / math.sqrt(v / width + eps))
+        for c in range(width):
+            out[c] = (row[c] - mean) * rstd * weight[c] + bias[c]
+
+
+@jit
+def _layer_backward(start, stop, g, x, weight, eps, dx, normal):
+    width = x.shape[1]
+    for t in range(start, stop):
+        row, grad, out, n = x[t], g[t], dx[t], normal[t]
+        s = np.float32(0)
+        for c in range(width):
+            s += row[c]
+        mean = np.float32(s / width)
+        v = np.float32(0)
+        for c in range(width):
+            d = row[c] - mean
+            v += d * d
+        rstd = np.float32(1.0 / math.sqrt(v / width + eps))
+        sum_h, sum_hn = np.float32(0), np.float32(0)
+        for c in range(width):
+            n[c] = (row[c] - mean) * rstd
+            h = grad[c] * weight[c]
+            sum_h += h
+            sum_hn += h * n[c]
+        sum_h = np.float32(sum_h / width)
+        sum_hn = np.float32(sum_hn / width)
+        for c in range(width):
+            out[c] = rstd * (grad[c] * weight[c] - sum_h - n[c] * sum_hn)
+            n[c] = n[c] * grad[c]
+
+
+def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: float) -> np.ndarray:
+    """Shapes: [...,D], [D], [D] -> [...,D]"""
+    require_float32(x, weight, bias)
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    y = np.empty(rows.shape, dtype=np.float32)
+    parallel(_layer_forward, len(rows), rows.size, rows, *_contiguous(weight, bias), eps, y)
+    return y.reshape(x.shape)
+
+
+def layer_norm_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: float) -> tuple:
+    """The gradients of layer_norm."""
+    require_float32(g, x, weight, bias)
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    gradient = np.ascontiguousarray(g).reshape(rows.shape)
+    dx, g_normal = np.empty(rows.shape, dtype=np.float32), np.empty(rows.shape, dtype=np.float32)
+    parallel(_layer_backward, len(rows), rows.size, gradient, rows, _contiguous(weight)[0], eps, dx, g_normal)
+    ones = np.ones(len(rows), dtype=np.float32)
+    return dx.reshape(x.shape), ones @ g_normal, ones @ gradient
+
+
+def _contiguous(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    return tuple(np.ascontiguousarray(a) for a in arrays)
+
+
+KERNELS = {
+    "group_norm": group_norm,
+    "group_norm_vjp": group_norm_vjp,
+    "group_norm_silu": group_norm_silu,
+    "group_norm_silu_vjp": group_norm_silu_vjp,
+    "layer_norm": layer_norm,
+    "layer_norm_vjp": layer_norm_vjp,
+}
