@@ -20,8 +20,8 @@ TABLE: dict[str, set[str]] = {
     "checkpoints": {"core", "xp"},
     "text": set(),
     "samplers": {"diffusion", "xp"},
-    "pipelines": {"models", "samplers", "diffusion", "checkpoints", "text"},
-    "training": {"models", "diffusion", "checkpoints", "core"},
+    "pipelines": {"models", "samplers", "diffusion", "checkpoints", "text", "xp"},
+    "training": {"models", "diffusion", "checkpoints", "text", "ops", "core", "xp"},
     "golden": BELOW_PIPELINES | {"pipelines"},
     "golden.format": {"xp"},
     "golden.compare": {"xp"},
@@ -71,8 +71,10 @@ def _imports(source: Source) -> Iterator[tuple[ast.AST, str]]:
             yield from ((node, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
-            whole = module in ("refdiff", "refdiff.golden")
-            yield from ((node, f"{module}.{alias.name}" if whole else module) for alias in node.names)
+            if module in ("refdiff", "refdiff.golden"):
+                yield from ((node, f"{module}.{alias.name}") for alias in node.names)
+            else:
+                yield node, module
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             if node.args and isinstance(node.args[0], ast.Constant):
                 yield node, str(node.args[0].value)
