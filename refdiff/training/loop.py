@@ -1,0 +1,144 @@
+"""The training loop: a task gives losses and batches, the loop updates, records, saves and resumes.
+
+Everything random in a batch depends on the seed and the number of the step alone, so a run that is killed at any moment
+and started again computes the same numbers as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from refdiff.core.params import tree
+from refdiff.core.tape import value_and_grad
+from refdiff.errors import BadRequest
+from refdiff.training.optimizer import (
+    OptimizerSettings,
+    adamw_step,
+    clip_scale,
+    ema_step,
+    flatten_vector,
+    learning_rate,
+    unflatten_vector,
+)
+from refdiff.xp import Array, to_device, to_host
+
+STATE_FILE = "state.npz"
+
+
+class Task(Protocol):
+    """What is trained: the first parameters, the batch of a step, and the loss of a batch."""
+
+    def initial(self) -> dict[str, np.ndarray]: ...
+
+    def batch(self, step: int) -> dict[str, np.ndarray]: ...
+
+    def loss(self, params: Any, batch: Mapping[str, Array]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands after `step` updates; vectors hold all parameters in the task's order."""
+
+    step: int
+    vector: Array
+    m: Array
+    v: Array
+    average: Array
+    losses: list[float]
+
+
+def train(
+    task: Task, settings: OptimizerSettings, *, steps: int, folder: Path, device: str, save_seconds: float
+) -> Iterator[State]:
+    """Update until `steps`, from the state saved in `folder` if there is one; yields after each update.
+
+    The state is saved every `save_seconds` and at the end, each time to a temporary file that then takes the old one's place.
+
+    Raises: BadRequest if the folder holds a run with other settings or other parameters.
+    """
+    first = task.initial()
+    shapes = {key: value.shape for key, value in first.items()}
+    state = open_state(folder, first, settings, steps, device)
+    saved_at = time.monotonic()
+    while state.step < steps:
+        state = update(task, settings, state, shapes, steps=steps, device=device)
+        if state.step == steps or time.monotonic() - saved_at > save_seconds:
+            save_state(folder, state)
+            saved_at = time.monotonic()
+        yield state
+
+
+def update(
+    task: Task, settings: OptimizerSettings, state: State, shapes: Mapping[str, tuple], *, steps: int, device: str
+) -> State:
+    """One step: batch, loss, gradients, clipping, AdamW, moving average."""
+    step = state.step + 1
+    batch = {name: to_device(value, device) for name, value in task.batch(step).items()}
+    params = unflatten_vector(state.vector, shapes)
+    loss, grads = value_and_grad(lambda variables: task.loss(tree(variables), batch), params)
+    gradient = flatten_vector(grads, list(shapes))
+    gradient = gradient * clip_scale(gradient, clip_norm=settings.clip_norm)
+    rate = learning_rate(step, steps, settings)
+    vector, m, v = adamw_step(state.vector, gradient, state.m, state.v, rate=rate, step=step, settings=settings)
+    average = ema_step(state.average, vector, decay=settings.ema_decay, step=step)
+    value = float(to_host(loss))
+    if not np.isfinite(value):
+        raise BadRequest(f"the loss of step {step} is {value}: lower the learning rate, or start again from an earlier state")
+    return State(step, vector, m, v, average, [*state.losses, value])
+
+
+def averaged(state: State, task: Task) -> dict[str, np.ndarray]:
+    """The moving average of the parameters, by name, on the host."""
+    shapes = {key: value.shape for key, value in task.initial().items()}
+    return unflatten_vector(to_host(state.average), shapes)
+
+
+def open_state(folder: Path, first: Mapping[str, np.ndarray], settings: OptimizerSettings, steps: int, device: str) -> State:
+    """The saved state, or a new one from the parameters `first`; the settings are kept beside it and must not change."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run = json.dumps({"steps": steps, **asdict(settings)}, indent=1)
+    run_file, state_file = folder / "run.json", folder / STATE_FILE
+    if not state_file.exists():
+        write_atomically(run_file, lambda f: f.write(run.encode()))
+        vector = to_device(flatten_vector(first, list(first)), device)
+        return State(0, vector, vector * 0, vector * 0, vector, [])
+    if run_file.read_text() != run:
+        raise BadRequest(f"{folder} holds a run with other settings (see {run_file}): continue with those, or name another folder")
+    with np.load(state_file) as data:
+        vectors = [to_device(data[name], device) for name in ("vector", "m", "v", "average")]
+        if vectors[0].size != sum(value.size for value in first.values()):
+            raise BadRequest(f"{state_file} belongs to a model with other parameters: name another folder")
+        return State(int(data["step"]), *vectors, losses=data["losses"].tolist())
+
+
+def save_state(folder: Path, state: State) -> None:
+    """Write the state so that a kill at any moment leaves the old one or the new one, never half a file."""
+    vectors = {name: to_host(getattr(state, name)) for name in ("vector", "m", "v", "average")}
+    losses = np.array(state.losses, dtype=np.float64)
+    write_atomically(folder / STATE_FILE, lambda f: np.savez(f, step=state.step, losses=losses, **vectors))
+
+
+def write_atomically(path: Path, write: Callable[[Any], Any]) -> None:
+    """Call `write` on a temporary file beside `path`, then put it in the place of `path`."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with open(temporary, "wb") as f:
+            write(f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def step_random(seed: int, step: int) -> np.random.Generator:
+    """The random numbers of one step, the same whatever came before."""
+    return np.random.Generator(np.random.Philox(key=[seed, step]))
