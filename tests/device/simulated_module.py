@@ -83,7 +83,7 @@ def to_device(x: Any) -> SimulatedArray:
     if type(x) is SimulatedArray:
         return x
     note_to_device("to_device")
-    return SimulatedArray(np.array(x))
+    return SimulatedArray(np.array(x, order="K"))
 
 
 def to_host(x: SimulatedArray) -> np.ndarray:
