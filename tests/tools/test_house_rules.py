@@ -152,6 +152,7 @@ def test_writes_into_arguments(write):
         "def _f(x):\n    x = xp.zeros(3)\n    x[0] = 1",
         "def _f(x):\n    out = sorted(x)\n    out.append(1)",
         "def _f(x):\n    y = x + 1\n    y *= 2",
+        "def _f(x):\n    text = x.words\n    text += f' {text}'",
         "def _f(x):\n    grads = {}\n    grads[x] = 1\n    grads.update(a=x)",
         "class _C:\n    def m(self, x):\n        self.x = x\n        self.seen[x] = 1",
         "def _f(x):\n    x[0] = 1  # house: the caller's own buffer",

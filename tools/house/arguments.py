@@ -75,8 +75,8 @@ def _written(node: ast.AST) -> list[ast.expr]:
     if isinstance(node, ast.Assign | ast.Delete | ast.AnnAssign | ast.AugAssign):
         targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else [node.target]
         flat = [t for target in targets for t in (target.elts if isinstance(target, ast.Tuple) else [target])]
-        changed = [t for t in flat if isinstance(t, ast.Subscript | ast.Attribute)]
-        return changed + [t for t in flat if isinstance(node, ast.AugAssign) and isinstance(t, ast.Name)]
+        in_place = isinstance(node, ast.AugAssign) and not _is_text(node.value)
+        return [t for t in flat if isinstance(t, ast.Subscript | ast.Attribute) or in_place]
     if isinstance(node, ast.Call):
         changed = [k.value for k in node.keywords if k.arg == "out"]
         if isinstance(node.func, ast.Attribute):
@@ -86,6 +86,10 @@ def _written(node: ast.AST) -> list[ast.expr]:
                 changed.append(node.args[0])
         return changed
     return []
+
+
+def _is_text(value: ast.expr) -> bool:
+    return isinstance(value, ast.JoinedStr) or (isinstance(value, ast.Constant) and isinstance(value.value, str))
 
 
 def _bindings(node: ast.AST) -> list[tuple[ast.expr, ast.expr | None]]:
