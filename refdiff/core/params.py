@@ -36,6 +36,8 @@ Declaration = Mapping[str, Any]  # name -> Leaf or Declaration; positions in a l
 class Params:
     """A node of the parameter tree."""
 
+    path = ""  # so that a node that is being copied or unpickled can already say where it is
+
     def __init__(self, path: str, children: Mapping[str, Any]):
         self.__dict__.update(children)
         self.__dict__["path"] = path

@@ -16,8 +16,8 @@ from refdiff.core.primitive import MODES, PRIMITIVES, mode
 from tests.ops.arrays import arrays_in, reals
 from tests.ops.cases import CASES, Call
 
-# |<v, J u> - <J^T v, u>| over the size of its terms. The largest of 400 generated calls an op: gelu_tanh with 1.2e-15 in
-# float64 and 3.1e-7 in float32.
+# |<v, J u> - <J^T v, u>| over the size of its terms. The largest of 400 generated calls an op: gelu_tanh with 1.2e-15
+# in float64 and 3.1e-7 in float32.
 BOUND = {np.float64: 1e-14, np.float32: 2e-6}
 ANALYTIC_FORM = {"absolute": lambda x: np.sqrt(x * x)}
 

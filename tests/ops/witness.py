@@ -40,7 +40,7 @@ def conv2d(x, weight, bias, *, stride, padding):
 
 
 def group_norm(x, weight, bias, *, groups, eps):
-    """Wu, He 2018, equations 1, 2, 3, 6, 7: S_i is the k of the same image with floor(k_C / (C/G)) = floor(i_C / (C/G))."""
+    """Wu, He 2018, equations 1, 2, 3, 6, 7: S_i: the k of one image with floor(k_C / (C/G)) = floor(i_C / (C/G))."""
     y = np.empty(x.shape)
     size = x.shape[1] // groups
     for b, g in itertools.product(range(x.shape[0]), range(groups)):
