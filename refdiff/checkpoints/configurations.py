@@ -28,11 +28,12 @@ SD15_VAE = {
     "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32, "act_fn": "silu",
     "scaling_factor": 0.18215,
 }  # fmt: skip
+SCHEDULER_CLASS = "DDIMScheduler"
 SCHEDULER = {
-    "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085, "beta_end": 0.012, "trained_betas": None, "prediction_type": "epsilon", "timestep_spacing": "leading",
-    "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False, "thresholding": False,
-    "rescale_betas_zero_snr": False,
+    "_class_name": SCHEDULER_CLASS, "num_train_timesteps": 1000, "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085, "beta_end": 0.012, "trained_betas": None, "prediction_type": "epsilon",
+    "timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False,
+    "thresholding": False, "rescale_betas_zero_snr": False,
 }  # fmt: skip
 
 # The same structure, small: heads differ from head widths, levels from one another, groups hold two channels or more.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refdiff.checkpoints.component import weights_name
-from refdiff.checkpoints.configurations import KINDS, SCHEDULER
+from refdiff.checkpoints.configurations import KINDS, SCHEDULER, SCHEDULER_CLASS
 from refdiff.checkpoints.files import write_json
 from refdiff.checkpoints.folder import write_model_index, write_scheduler_config
 from refdiff.checkpoints.generator import pieces
@@ -55,7 +55,7 @@ def write_synthetic(
         done += _bytes(declared[name], dtype)
     write_tokenizer(folder / "tokenizer")
     write_scheduler_config(folder, SCHEDULER)
-    write_model_index(folder, scheduler_class=SCHEDULER["_class_name"])
+    write_model_index(folder, scheduler_class=SCHEDULER_CLASS)
 
 
 def declaration(config: Mapping[str, Any]) -> dict[str, Leaf]:
