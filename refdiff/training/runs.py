@@ -1,0 +1,125 @@
+"""The two trainings that make a small model, from random weights to a folder that diffusers opens.
+
+First the autoencoder, then the U-Net with its text encoder on the latents of that autoencoder. Each is a generator of
+states that can be stopped at any moment, and goes on where it was when it is called again with the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from refdiff.checkpoints import open_component, save_component
+from refdiff.core.params import Params, flatten, map_arrays, tree
+from refdiff.models.vae import VAEConfig
+from refdiff.training import recipes
+from refdiff.training.curve import draw_loss_curve
+from refdiff.training.data import Pictures
+from refdiff.training.loop import State, averaged, step_random, train, write_atomically
+from refdiff.training.optimizer import OptimizerSettings
+from refdiff.training.unet_task import LatentSet, UNetTask, encode_pictures
+from refdiff.training.vae_task import VAETask
+
+MODEL = "model"  # the folder, inside a run's, that holds what was trained
+ENCODE_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run is kept, its number of updates, its seed, and the folder of a model to start from if there is one."""
+
+    folder: Path
+    steps: int
+    seed: int
+    device: str
+    save_seconds: float
+    start: Path | None
+
+
+def train_vae(run: Run, pictures: Pictures) -> Iterator[State]:
+    """Train an autoencoder; at the end the folder holds model/vae and loss.png."""
+    start = None if run.start is None else _float32(run.start, "vae")
+    task = VAETask(
+        recipes.VAE, pictures, start, run.seed, whole_from=int(recipes.VAE_WHOLE_FROM * run.steps),
+        **recipes.VAE_BATCH, **recipes.VAE_LOSS,
+    )  # fmt: skip
+    state = None
+    for state in _steps(task, recipes.VAE_OPTIMIZER, run):
+        yield state
+    assert state is not None
+    params = tree(averaged(state, task))
+    images, _, _ = pictures.batch(step_random(run.seed, 0), 512)
+    latents = encode_pictures(params, recipes.VAE, images, batch_size=ENCODE_BATCH)
+    config = replace(recipes.VAE, scaling_factor=round(float(1.0 / latents.std()), 4))
+    save_component(run.folder / MODEL, "vae", config, params, dtype="float32")
+    draw_loss_curve(state.losses, run.folder / "loss.png", title=f"autoencoder, {state.step} steps")
+
+
+def train_unet(run: Run, data: LatentSet, *, vocabulary: int, alphas_cumprod: np.ndarray) -> Iterator[State]:
+    """Train a U-Net and its text encoder; at the end the folder holds model/unet, model/text_encoder and loss.png."""
+    start = None
+    if run.start is not None:
+        start = {**_prefixed("unet", _float32(run.start, "unet")), **_prefixed("text_encoder", _float32(run.start, "text_encoder"))}
+    task = UNetTask(
+        recipes.UNET, recipes.text_config(vocabulary), data, alphas_cumprod, start, run.seed,
+        prediction_type=recipes.PREDICTION_TYPE, **recipes.UNET_BATCH,
+    )  # fmt: skip
+    state = None
+    for state in _steps(task, recipes.UNET_OPTIMIZER, run):
+        yield state
+    assert state is not None
+    save_unet(run, task, state)
+
+
+def save_unet(run: Run, task: UNetTask, state: State) -> None:
+    """Write the averaged weights of a U-Net's run as a model."""
+    params = tree(averaged(state, task))
+    for name, config in (("unet", task.config), ("text_encoder", task.text_config)):
+        part = tree(flatten_from(params, name))
+        save_component(run.folder / MODEL, name, config, part, dtype="float32")
+    draw_loss_curve(state.losses, run.folder / "loss.png", title=f"U-Net and text encoder, {state.step} steps")
+
+
+def latent_set(
+    run: Run, pictures: Pictures, vae_folder: Path, *, encode: Callable[[str], Sequence[int]], count: int,
+    progress: Callable[[int, int], None],
+) -> LatentSet:  # fmt: skip
+    """Encode `count` pictures and captions once and keep them in the run's folder; a run that goes on finds them there."""
+    path = run.folder / "latents.npz"
+    if not path.exists():
+        run.folder.mkdir(parents=True, exist_ok=True)
+        config, params = open_component(vae_folder, "vae")
+        params = map_arrays(lambda a: np.asarray(a, dtype=np.float32), params)
+        latents, ids = [], []
+        for first in range(0, count, ENCODE_BATCH):
+            images, _, captions = pictures.batch(step_random(run.seed, first), min(ENCODE_BATCH, count - first))
+            latents.append(encode_pictures(params, config, images, batch_size=ENCODE_BATCH) * np.float32(config.scaling_factor))
+            ids += [list(encode(caption)) for caption in captions]
+            progress(min(first + ENCODE_BATCH, count), count)
+        arrays = {"latents": np.concatenate(latents), "ids": np.array(ids), "empty": np.array(list(encode("")))}
+        write_atomically(path, lambda f: np.savez(f, **arrays))
+    with np.load(path) as data:
+        return LatentSet(data["latents"], data["ids"], data["empty"])
+
+
+def flatten_from(params: Params, name: str) -> dict[str, np.ndarray]:
+    """The parameters under a child of the root, with keys that begin below it."""
+    return {key.removeprefix(f"{name}."): value for key, value in flatten(getattr(params, name)).items()}
+
+
+def _steps(task: VAETask | UNetTask, settings: OptimizerSettings, run: Run) -> Iterator[State]:
+    return train(
+        task, settings, steps=run.steps, folder=run.folder, device=run.device, save_seconds=run.save_seconds
+    )
+
+
+def _float32(folder: Path, name: str) -> dict[str, np.ndarray]:
+    _, params = open_component(folder, name)
+    return {key: np.asarray(value, dtype=np.float32) for key, value in flatten(params).items()}
+
+
+def _prefixed(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{name}.{key}": value for key, value in arrays.items()}

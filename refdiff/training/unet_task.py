@@ -1,0 +1,89 @@
+"""Training the U-Net and its text encoder together, on latents that the autoencoder made beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from refdiff.core.params import Params
+from refdiff.models import clip_text, unet, vae
+from refdiff.models.clip_text import CLIPTextConfig
+from refdiff.models.unet import UNetConfig
+from refdiff.models.vae import VAEConfig
+from refdiff.training.initial import initial_values
+from refdiff.training.loop import step_random
+from refdiff.training.losses import diffusion_loss
+from refdiff.xp import Array, like
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """Pictures as the U-Net sees them: latents [N,C,h,w] of deviation 1, token ids [N,T], and the ids of no text [T]."""
+
+    latents: np.ndarray
+    ids: np.ndarray
+    empty: np.ndarray
+
+
+@dataclass(frozen=True)
+class UNetTask:
+    """Predict what was asked for in a noisy latent at a random time, given its caption or, for a share of them, none.
+
+    Source: Ho, Jain, Abbeel 2020 (arXiv 2006.11239), algorithm 1; Ho, Salimans 2022 (arXiv 2207.12598), algorithm 1, for the
+    captions left out; Rombach et al. 2022 (arXiv 2112.10752), section 3.3, for the text encoder trained with it
+    """
+
+    config: UNetConfig
+    text_config: CLIPTextConfig
+    data: LatentSet
+    alphas_cumprod: np.ndarray
+    start: Mapping[str, np.ndarray] | None
+    seed: int
+    batch_size: int
+    prediction_type: str
+    drop_caption: float
+
+    def initial(self) -> dict[str, np.ndarray]:
+        """The weights of another run if there are any, else random ones; the last layer of each branch then starts at zero."""
+        if self.start is not None:
+            return dict(self.start)
+        declared = {"unet": unet.declare(self.config), "text_encoder": clip_text.declare(self.text_config)}
+        values = initial_values(declared, seed=self.seed)
+        return {key: value * 0 if key.endswith(ZERO_AT_START) else value for key, value in values.items()}
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Latents, noise, times and token ids of one step; the times are spread evenly over the batch."""
+        rng = step_random(self.seed, step)
+        chosen = rng.integers(len(self.data.latents), size=self.batch_size)
+        spread = rng.permutation(self.batch_size) + rng.random(self.batch_size)
+        t = (spread / self.batch_size * len(self.alphas_cumprod)).astype(np.int64)
+        dropped = rng.random(self.batch_size) < self.drop_caption
+        x0 = self.data.latents[chosen]
+        return {
+            "x0": x0,
+            "noise": rng.standard_normal(x0.shape, dtype=np.float32),
+            "t": np.minimum(t, len(self.alphas_cumprod) - 1),
+            "ids": np.where(dropped[:, None], self.data.empty, self.data.ids[chosen]),
+            "sample_weight": np.ones(self.batch_size, dtype=np.float32),
+        }
+
+    def loss(self, params: Any, batch: Mapping[str, Array]) -> Any:
+        """The loss of a batch.  Shapes: -> []"""
+        return diffusion_loss(
+            params, self.config, self.text_config, batch["x0"], batch["noise"], batch["t"], batch["ids"],
+            alphas_cumprod=like(self.alphas_cumprod, batch["x0"]), prediction_type=self.prediction_type,
+            sample_weight=batch["sample_weight"],
+        )  # fmt: skip
+
+
+# As zero_module in the CompVis code: every residual branch begins as nothing, and the network's output as zero.
+ZERO_AT_START = ("conv2.weight", "conv2.bias", "proj_out.weight", "proj_out.bias", "unet.conv_out.weight", "unet.conv_out.bias")
+
+
+def encode_pictures(params: Params, config: VAEConfig, images: np.ndarray, *, batch_size: int) -> np.ndarray:
+    """The posterior means of pictures, not yet scaled.  Shapes: [N,3,H,W] -> [N,L,h,w]"""
+    parts = [vae.encode(params, config, images[i : i + batch_size])[0] for i in range(0, len(images), batch_size)]
+    return np.concatenate([np.ascontiguousarray(part) for part in parts])
