@@ -17,7 +17,7 @@ from refdiff.core.primitive import Unsupported
 jit = numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
 inline = numba.njit(nogil=True, inline="always", fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
 
-THREADS = max(1, min(os.cpu_count() or 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
+THREADS = int(os.environ.get("REFDIFF_THREADS", os.cpu_count() or 1))
 SMALL = 1 << 15  # elements below which a second thread costs more than it gives
 _pool: ThreadPoolExecutor | None = None
 

@@ -12,56 +12,65 @@ BLOCK = 1 << 24  # floats of gathered windows held at once: 64 MiB
 
 
 @jit
-def _gather(start, stop, first, x, cols, geometry):
-    """cols[r] = the windows of output row first + r (rows are numbered through the batch), for r in start..stop."""
-    kernel, stride, top, left, rows, columns = geometry
-    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
+def _gather(start, stop, first, lines, cols, geometry):
+    """cols[r] = the windows of output row first + r (rows are numbered through the batch), for r in start..stop.
+
+    `lines` is the image as [B,H,W*C]: one row of a window is one run of its memory.
+    """
+    kernel, stride, top, left, rows, columns, channels = geometry
+    height, width = lines.shape[1], lines.shape[2] // channels
     for r in range(start, stop):
         image = (first + r) // rows
         h0 = ((first + r) % rows) * stride - top
         for w in range(columns):
             w0 = w * stride - left
-            at = 0
+            before = max(-w0, 0) * channels
+            after = (min(w0 + kernel, width) - w0) * channels
+            out = cols[r, w]
             for i in range(kernel):
-                for j in range(kernel):
-                    h, v = h0 + i, w0 + j
-                    if 0 <= h < height and 0 <= v < width:
-                        for c in range(channels):
-                            cols[r, w, at + c] = x[image, h, v, c]
-                    else:
-                        for c in range(channels):
-                            cols[r, w, at + c] = 0
-                    at += channels
+                at = i * kernel * channels
+                if 0 <= h0 + i < height:
+                    line = lines[image, h0 + i]
+                    shift = w0 * channels
+                    for c in range(before):
+                        out[at + c] = 0
+                    for c in range(before, after):
+                        out[at + c] = line[shift + c]
+                    for c in range(after, kernel * channels):
+                        out[at + c] = 0
+                else:
+                    for c in range(kernel * channels):
+                        out[at + c] = 0
 
 
 @jit
-def _scatter(start, stop, first, dcols, dx, geometry):
+def _scatter(start, stop, first, dcols, lines, geometry):
     """The transpose of _gather: each image of start..stop collects what its windows send back."""
-    kernel, stride, top, left, rows, columns = geometry
-    height, width, channels = dx.shape[1], dx.shape[2], dx.shape[3]
+    kernel, stride, top, left, rows, columns, channels = geometry
+    height, width = lines.shape[1], lines.shape[2] // channels
     for image in range(start, stop):
         for row in range(rows):
-            r = (image - first) * rows + row
             h0 = row * stride - top
             for w in range(columns):
                 w0 = w * stride - left
-                at = 0
+                before = max(-w0, 0) * channels
+                after = (min(w0 + kernel, width) - w0) * channels
+                sent = dcols[(image - first) * rows + row, w]
                 for i in range(kernel):
-                    for j in range(kernel):
-                        h, v = h0 + i, w0 + j
-                        if 0 <= h < height and 0 <= v < width:
-                            for c in range(channels):
-                                dx[image, h, v, c] += dcols[r, w, at + c]
-                        at += channels
+                    if 0 <= h0 + i < height:
+                        line = lines[image, h0 + i]
+                        shift, at = w0 * channels, i * kernel * channels
+                        for c in range(before, after):
+                            line[shift + c] += sent[at + c]
 
 
 def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, padding: Padding) -> np.ndarray:
     """Shapes: [B,C,H,W], [O,C,K,K], [O] -> [B,O,H',W']"""
     require_float32(x, weight, bias)
     image, matrix, geometry = _prepare(x, weight, stride, padding)
-    _, _, _, _, rows, columns = geometry
+    rows, columns = geometry[4:6]
     y = np.empty((x.shape[0] * rows, columns, weight.shape[0]), dtype=np.float32)
-    for first, count in _blocks(x.shape[0] * rows, columns * len(matrix)):
+    for first, count in _blocks(x.shape[0] * rows, columns * len(matrix), multiple=1):
         cols = _windows(image, geometry, first, count)
         np.matmul(cols, matrix, out=y[first : first + count].reshape(-1, weight.shape[0]))
     y += bias
@@ -74,7 +83,7 @@ def conv2d_vjp(
     """The gradients of conv2d."""
     require_float32(g, x, weight, bias)
     image, matrix, geometry = _prepare(x, weight, stride, padding)
-    kernel, _, _, _, rows, columns = geometry
+    kernel, rows, columns = geometry[0], geometry[4], geometry[5]
     gradient = nhwc(g).reshape(x.shape[0] * rows, columns, -1)
     dx = np.zeros(image.shape, dtype=np.float32)
     dmatrix = np.zeros(matrix.shape, dtype=np.float32)
@@ -92,7 +101,7 @@ def conv2d_vjp(
 
 
 def _prepare(x: np.ndarray, weight: np.ndarray, stride: int, padding: Padding) -> tuple:
-    """The image in NHWC, the kernel as a matrix [K*K*C,O], and the geometry (kernel, stride, top, left, rows, columns)."""
+    """The image in NHWC, the kernel as a matrix [K*K*C,O], and the geometry (kernel, stride, top, left, rows, columns, channels)."""
     kernel = weight.shape[2]
     top, bottom, left, right = padding
     if weight.shape[3] != kernel:
@@ -102,17 +111,16 @@ def _prepare(x: np.ndarray, weight: np.ndarray, stride: int, padding: Padding) -
     rows = (x.shape[2] + top + bottom - kernel) // stride + 1
     columns = (x.shape[3] + left + right - kernel) // stride + 1
     matrix = weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
-    return nhwc(x), matrix, (kernel, stride, top, left, rows, columns)
+    return nhwc(x), matrix, (kernel, stride, top, left, rows, columns, x.shape[1])
 
 
 def _windows(image: np.ndarray, geometry: tuple, first: int, count: int) -> np.ndarray:
     """The windows of `count` output rows from row `first` on, as a matrix [count*columns, K*K*C]."""
-    kernel, _, _, _, _, columns = geometry
-    channels = image.shape[3]
+    kernel, columns, channels = geometry[0], geometry[5], geometry[6]
     if kernel == 1:
         return image.reshape(-1, channels)[first * columns : (first + count) * columns]
     cols = np.empty((count, columns, kernel * kernel * channels), dtype=np.float32)
-    parallel(_gather, count, cols.size, first, image, cols, geometry)
+    parallel(_gather, count, cols.size, first, image.reshape(*image.shape[:2], -1), cols, geometry)
     return cols.reshape(count * columns, -1)
 
 
@@ -120,15 +128,15 @@ def _send_back(dcols: np.ndarray, dx: np.ndarray, geometry: tuple, first: int, c
     """Add the gradients of the windows of images first..first+count to `dx`."""
     rows, columns = geometry[4], geometry[5]
     dcols = dcols.reshape(count * rows, columns, -1)
-    parallel(_scatter_from, count, dcols.size, first, dcols, dx, geometry)
+    parallel(_scatter_from, count, dcols.size, first, dcols, dx.reshape(*dx.shape[:2], -1), geometry)
 
 
-def _scatter_from(start: int, stop: int, first: int, dcols: np.ndarray, dx: np.ndarray, geometry: tuple) -> None:
-    _scatter(first + start, first + stop, first, dcols, dx, geometry)
+def _scatter_from(start: int, stop: int, first: int, dcols: np.ndarray, lines: np.ndarray, geometry: tuple) -> None:
+    _scatter(first + start, first + stop, first, dcols, lines, geometry)
 
 
-def _blocks(rows: int, row_size: int, *, multiple: int = 1) -> list[tuple[int, int]]:
-    """Cut `rows` into (first, count) blocks of at most BLOCK floats, each a multiple of `multiple` rows."""  # house: 1 = no grouping
+def _blocks(rows: int, row_size: int, *, multiple: int) -> list[tuple[int, int]]:
+    """Cut `rows` into (first, count) blocks of at most BLOCK floats, each a multiple of `multiple` rows."""
     step = max(BLOCK // max(row_size, 1) // multiple, 1) * multiple
     return [(first, min(step, rows - first)) for first in range(0, rows, step)]
 
