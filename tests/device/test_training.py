@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ import pytest
 from refdiff.core.params import flatten
 from refdiff.models import clip_text, unet
 from refdiff.training.data import ShapesSet
-from refdiff.training.loop import State, step_random, train
-from refdiff.training.losses import diffusion_loss
+from refdiff.training.loop import State, train
 from refdiff.training.optimizer import OptimizerSettings
+from refdiff.training.unet_task import LatentSet, UNetTask
 from refdiff.training.vae_task import VAETask
-from refdiff.xp import Array, like, to_host
+from refdiff.xp import to_host
 from tests.device.simulated import SimulatedArray, count_transfers
 from tests.device.tiny import TEXT, UNET, VAE, parameters
 
@@ -27,41 +26,19 @@ SETTINGS = OptimizerSettings(
 STEPS = 3
 
 
-class DiffusionTask:
-    """The U-Net and the text encoder together, on noise."""
-
-    def initial(self) -> dict[str, np.ndarray]:
-        """Random weights."""
-        networks = {"unet": unet.declare(UNET), "text_encoder": clip_text.declare(TEXT)}
-        return {f"{name}.{k}": v for name, d in networks.items() for k, v in flatten(parameters(d, seed=2)).items()}
-
-    def batch(self, step: int) -> dict[str, np.ndarray]:
-        """Latents, noise, times and words."""
-        rng = step_random(0, step)
-        latents, noise = (rng.standard_normal((4, 4, 4, 6), dtype=np.float32) for _ in range(2))
-        ids = rng.integers(50, size=(4, 7))
-        return {
-            "x0": latents,
-            "noise": noise,
-            "t": rng.integers(1000, size=4),
-            "ids": ids,
-            "weight": np.ones(4, np.float32),
-        }
-
-    def loss(self, params: Any, batch: Mapping[str, Array]) -> Any:
-        """The loss of a batch."""
-        return diffusion_loss(
-            params, UNET, TEXT, batch["x0"], batch["noise"], batch["t"], batch["ids"],
-            alphas_cumprod=like(np.linspace(0.99, 0.01, 1000, dtype=np.float32), batch["x0"]),
-            prediction_type="v_prediction", sample_weight=batch["weight"],
-        )  # fmt: skip
-
-
 VAE_TASK = VAETask(
     config=VAE, pictures=ShapesSet(seed=0, two_share=0.5, split="train"), start=None, seed=0, crop=8, crop_batch=4,
     whole_batch=2, whole_from=STEPS, mse_weight=4.0, kl_weight=1e-4, thing_weight=4.0,
 )  # fmt: skip
-TASKS = {"vae": VAE_TASK, "unet and text": DiffusionTask()}
+NETWORKS = {"unet": unet.declare(UNET), "text_encoder": clip_text.declare(TEXT)}
+RNG = np.random.default_rng(0)
+UNET_TASK = UNetTask(
+    config=UNET, text_config=TEXT,
+    data=LatentSet(RNG.standard_normal((6, 4, 4, 6)).astype(np.float32), RNG.integers(50, size=(6, 7)), np.full(7, 49)),
+    alphas_cumprod=np.linspace(0.99, 0.01, 1000, dtype=np.float32), start=flatten(parameters(NETWORKS, seed=2)), seed=0,
+    batch_size=4, prediction_type="v_prediction", drop_caption=0.25,
+)  # fmt: skip
+TASKS = {"vae": VAE_TASK, "unet and text": UNET_TASK}
 
 
 def run(task: Any, folder: Path, device: str) -> State:
@@ -80,12 +57,13 @@ def test_trains_to_the_same_numbers(name, tmp_path):
         np.testing.assert_allclose(to_host(getattr(device, part)), getattr(host, part), rtol=1e-3, atol=1e-5)
 
 
-def test_only_the_batch_goes_over_and_only_the_loss_comes_back(tmp_path):
-    states = train(VAE_TASK, SETTINGS, steps=STEPS, folder=tmp_path, device="simulated", save_seconds=1e9)
+@pytest.mark.parametrize(("name", "tables"), [("vae", 0), ("unet and text", 2)])  # the schedule's, for each half batch
+def test_only_the_batch_goes_over_and_only_the_loss_comes_back(name, tables, tmp_path):
+    states = train(TASKS[name], SETTINGS, steps=STEPS, folder=tmp_path, device="simulated", save_seconds=1e9)
     next(states)
     with count_transfers() as crossed:
         next(states)
-    assert (crossed.to_device, crossed.to_host) == (len(VAE_TASK.batch(1)), 1), crossed.events
+    assert (crossed.to_device, crossed.to_host) == (len(TASKS[name].batch(1)) + tables, 1), crossed.events
 
 
 def test_a_run_on_the_device_resumes_on_the_host(tmp_path):
