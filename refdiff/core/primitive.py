@@ -77,9 +77,9 @@ def primitive(vjp: Callable | None) -> Callable[[Callable], Primitive]:
     return wrap
 
 
-def register_kernel(op: Primitive, module_name: str, kernel: Callable) -> None:
-    """Let `kernel` stand in for `op` in fast mode on arrays of the named module; it raises Unsupported to decline."""
-    KERNELS[(op.name, module_name)] = kernel
+def register_kernel(name: str, module_name: str, kernel: Callable) -> None:
+    """Let `kernel` stand in for the primitive `name` in fast mode on arrays of the named module; it raises Unsupported to decline."""
+    KERNELS[(name, module_name)] = kernel
 
 
 def set_mode(mode: str) -> None:

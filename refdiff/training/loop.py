@@ -24,6 +24,7 @@ from refdiff.training.optimizer import (
     OptimizerSettings,
     adamw_step,
     clip_scale,
+    ema_share,
     ema_step,
     flatten_vector,
     learning_rate,
@@ -88,7 +89,7 @@ def update(
     gradient = gradient * clip_scale(gradient, clip_norm=settings.clip_norm)
     rate = learning_rate(step, steps, settings)
     vector, m, v = adamw_step(state.vector, gradient, state.m, state.v, rate=rate, step=step, settings=settings)
-    average = ema_step(state.average, vector, decay=settings.ema_decay, step=step)
+    average = ema_step(state.average, vector, share=ema_share(step, decay=settings.ema_decay))
     value = float(to_host(loss))
     if not np.isfinite(value):
         raise BadRequest(f"the loss of step {step} is {value}: lower the learning rate, or start again from an earlier state")

@@ -86,11 +86,19 @@ def adamw_step(
     return vector, m, v
 
 
-def ema_step(average: Array, vector: Array, *, decay: float, step: int) -> Array:
-    """The moving average of the weights; early on it follows faster, so that it is not stuck at the start.
+@primitive(vjp=None)
+def ema_step(average: Array, vector: Array, *, share: float) -> Array:
+    """The moving average of the weights after one more vector.
 
-    Math: average + (1 - d) (vector - average), d = min(decay, step / (step + 10))
-    Source: Song et al. 2020 (arXiv 2011.13456), appendix on moving averages; the early decay as in TensorFlow's
+    Math: average + share (vector - average)
     """
-    d = min(decay, step / (step + 10.0))
-    return average + (1.0 - d) * (vector - average)
+    return average + share * (vector - average)
+
+
+def ema_share(step: int, *, decay: float) -> float:
+    """The share of the newest weights in the average; early on it is larger, so that the average leaves the start behind.
+
+    Math: 1 - min(decay, step / (step + 10))
+    Source: the decay of tf.train.ExponentialMovingAverage, given a number of updates
+    """
+    return 1.0 - min(decay, step / (step + 10.0))

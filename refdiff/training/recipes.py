@@ -44,3 +44,9 @@ UNET_OPTIMIZER = OptimizerSettings(
     learning_rate=1e-3, warmup_steps=200, decay_from=0.5, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0,
     clip_norm=1.0, ema_decay=0.999,
 )  # fmt: skip
+SCHEDULER = {
+    "_class_name": "DDIMScheduler", **BETAS, "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0,
+    "prediction_type": PREDICTION_TYPE, "timestep_spacing": "trailing",
+}  # fmt: skip
+LATENT_COUNT = 20000  # pictures encoded for the U-Net
+TWO_SHARE = 0.6  # of the pictures that the U-Net sees hold two things

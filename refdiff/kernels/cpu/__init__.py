@@ -4,17 +4,17 @@ A kernel takes what its spec takes and raises Unsupported for an input that it d
 size): the spec then runs. Importing this package registers them; the mode "fast" uses them.
 """
 
-from refdiff.core.primitive import PRIMITIVES, register_kernel
-from refdiff.kernels.cpu import activation, attention, conv, linear, norm, resample
+from refdiff.core.primitive import register_kernel
+from refdiff.kernels.cpu import activation, attention, conv, linear, norm, optimizer, resample
 
-MODULES = (activation, attention, conv, linear, norm, resample)
+MODULES = (activation, attention, conv, linear, norm, optimizer, resample)
 
 
 def register() -> None:
     """Register every kernel of this package against the primitive of the same name."""
     for module in MODULES:
         for name, kernel in module.KERNELS.items():
-            register_kernel(PRIMITIVES[name], "numpy", kernel)
+            register_kernel(name, "numpy", kernel)
 
 
 register()
