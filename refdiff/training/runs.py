@@ -24,7 +24,7 @@ from refdiff.training.unet_task import LatentSet, UNetTask, encode_pictures
 from refdiff.training.vae_task import VAETask
 
 MODEL = "model"  # the folder, inside a run's, that holds what was trained
-ENCODE_BATCH = 16
+ENCODE_BATCH, ENCODE_CHUNK = 16, 160  # pictures in one call of the encoder, and between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ def latent_set(
         config, params = open_component(vae_folder, "vae")
         params = map_arrays(lambda a: np.asarray(a, dtype=np.float32), params)
         latents, ids = [], []
-        for first in range(0, count, ENCODE_BATCH):
-            images, _, captions = pictures.batch(step_random(run.seed, first), min(ENCODE_BATCH, count - first))
+        for first in range(0, count, ENCODE_CHUNK):
+            images, _, captions = pictures.batch(step_random(run.seed, first), min(ENCODE_CHUNK, count - first))
             latents.append(encode_pictures(params, config, images, batch_size=ENCODE_BATCH) * np.float32(config.scaling_factor))
             ids += [list(encode(caption)) for caption in captions]
-            progress(min(first + ENCODE_BATCH, count), count)
+            progress(min(first + ENCODE_CHUNK, count), count)
         arrays = {"latents": np.concatenate(latents), "ids": np.array(ids), "empty": np.array(list(encode("")))}
         write_atomically(path, lambda f: np.savez(f, **arrays))
     with np.load(path) as data:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,8 @@ ZERO_AT_START = ("conv2.weight", "conv2.bias", "proj_out.weight", "proj_out.bias
 
 
 def encode_pictures(params: Params, config: VAEConfig, images: np.ndarray, *, batch_size: int) -> np.ndarray:
-    """The posterior means of pictures, not yet scaled.  Shapes: [N,3,H,W] -> [N,L,h,w]"""
-    parts = [vae.encode(params, config, images[i : i + batch_size])[0] for i in range(0, len(images), batch_size)]
-    return np.concatenate([np.ascontiguousarray(part) for part in parts])
+    """The posterior means of pictures, not yet scaled, two batches at a time.  Shapes: [N,3,H,W] -> [N,L,h,w]"""
+    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+    with ThreadPoolExecutor(2) as pool:
+        means = pool.map(lambda batch: np.ascontiguousarray(vae.encode(params, config, batch)[0]), batches)
+        return np.concatenate(list(means))
