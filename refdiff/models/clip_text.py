@@ -13,6 +13,7 @@ from typing import Any
 from refdiff.core.architecture import Architecture, register
 from refdiff.core.params import Declaration, Leaf, Params, numbered
 from refdiff.core.tap import tap
+from refdiff.errors import BadRequest
 from refdiff.models.config import read_config
 from refdiff.models.layers import affine, linear_params, norm_params
 from refdiff.ops import attention, embedding, gelu, layer_norm, quick_gelu
@@ -37,20 +38,18 @@ class CLIPTextConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CLIPTextConfig:
-        """Read config.json.  Raises: BadRequest for an option that is unknown or not supported."""
+        """Read config.json.  Raises: BadRequest for an option that is unknown, not supported or inconsistent."""
         fixed = {"attention_dropout": (0, 0.0), "dropout": (0, 0.0), "hidden_act": tuple(ACTIVATIONS)}
-        read_config(_ActivationOnly, {"hidden_act": data.get("hidden_act")}, renamed={}, fixed=fixed, ignored=frozenset())
-        return read_config(cls, data, renamed={}, fixed=fixed, ignored=_IGNORED)
+        config = read_config(cls, data, renamed={}, fixed=fixed, ignored=_IGNORED)
+        width, heads = config.hidden_size, config.num_attention_heads
+        if width % heads:
+            raise BadRequest(f"CLIPTextConfig: hidden_size = {width} cannot be split into {heads} attention heads")
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of config.json."""
         extra = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "projection_dim": self.hidden_size}
         return {**extra, "bos_token_id": self.vocab_size - 2, "pad_token_id": self.eos_token_id, **dataclasses.asdict(self)}
-
-
-@dataclass(frozen=True)
-class _ActivationOnly:
-    """So that the activation is checked against the list of those that are written out."""
 
 
 _IGNORED = frozenset(

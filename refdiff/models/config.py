@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -25,13 +26,12 @@ def read_config(
     values: dict[str, Any] = {}
     for name, value in data.items():
         field = renamed.get(name, name)
+        if name in fixed and value not in fixed[name]:
+            allowed = " or ".join(repr(v) for v in fixed[name])
+            raise BadRequest(f"{config_type.__name__}: option {name} = {value!r} is not supported; it must be {allowed}")
         if field in fields:
             values[field] = _checked(config_type.__name__, name, value, str(fields[field].type))
-        elif name in fixed:
-            if value not in fixed[name]:
-                allowed = " or ".join(repr(v) for v in fixed[name])
-                raise BadRequest(f"{config_type.__name__}: option {name} = {value!r} is not supported; it must be {allowed}")
-        elif not name.startswith("_") and name not in ignored:
+        elif not name.startswith("_") and name not in fixed and name not in ignored:
             raise BadRequest(f"{config_type.__name__}: unknown option {name} = {value!r}")
     missing = [n for n, f in fields.items() if n not in values and f.default is dataclasses.MISSING]
     if missing:
@@ -41,15 +41,20 @@ def read_config(
 
 def _checked(owner: str, name: str, value: Any, kind: str) -> Any:
     """The value as the field's type, or an error: no string where a number belongs."""
+    listed = type(value) in (list, tuple) and bool(value)
     good = {
-        "int": type(value) is int and value > 0,
-        "float": type(value) in (int, float),
+        "int": _is_count(value),
+        "float": type(value) in (int, float) and 0 <= value < math.inf,
         "str": type(value) is str,
         "bool": type(value) is bool,
-        "tuple[int, ...]": type(value) in (list, tuple) and bool(value) and all(type(v) is int and v > 0 for v in value),
-        "tuple[str, ...]": type(value) in (list, tuple) and bool(value) and all(type(v) is str for v in value),
-        "int | tuple[int, ...]": type(value) in (int, list, tuple),
+        "tuple[int, ...]": listed and all(_is_count(v) for v in value),
+        "tuple[str, ...]": listed and all(type(v) is str for v in value),
+        "int | tuple[int, ...]": _is_count(value) or (listed and all(_is_count(v) for v in value)),
     }[kind]
     if not good:
         raise BadRequest(f"{owner}: option {name} = {value!r} is not of the kind {kind}")
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0

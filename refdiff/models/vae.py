@@ -44,6 +44,8 @@ class VAEConfig:
         for width in config.block_out_channels:
             if width % config.norm_num_groups:
                 raise BadRequest(f"VAEConfig: {width} channels cannot be split into norm_num_groups = {config.norm_num_groups}")
+        if config.scaling_factor == 0:
+            raise BadRequest("VAEConfig: option scaling_factor = 0 would make every latent 0")
         return config
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff.core.params import Leaf, Params, flatten, flatten_declaration, join, map_arrays, numbered, tree
+from refdiff.core.params import Leaf, flatten, flatten_declaration, join, map_arrays, numbered, tree
 
 FLAT = {
     "conv_in.weight": np.ones((2, 1)),
@@ -94,8 +94,3 @@ def test_a_declaration_flattens_in_its_order():
     assert (weight.fan_in, bias.fan_in) == (50, 1)
     assert flatten_declaration({"w": weight}, "unet") == {"unet.w": weight}
     assert (join("", "a"), join("a.b", "c")) == ("a", "a.b.c")
-
-
-def test_a_parameter_may_be_called_path():
-    p = Params("root", {"path": np.ones(1)})
-    assert p.path == "root"  # the name is taken: no architecture has such a parameter
