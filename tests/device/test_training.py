@@ -10,6 +10,9 @@ import pytest
 
 from refdiff.core.params import flatten
 from refdiff.models import clip_text, unet
+from refdiff.models.clip_text import CLIPTextConfig
+from refdiff.models.unet import UNetConfig
+from refdiff.models.vae import VAEConfig
 from refdiff.training.data import ShapesSet
 from refdiff.training.loop import State, train
 from refdiff.training.optimizer import OptimizerSettings
@@ -17,26 +20,28 @@ from refdiff.training.unet_task import LatentSet, UNetTask
 from refdiff.training.vae_task import VAETask
 from refdiff.xp import to_host
 from tests.device.simulated import SimulatedArray, count_transfers
-from tests.device.tiny import TEXT, UNET, VAE, parameters
+from tests.models.examples import CLIPS, UNETS, VAES, normal, random_params
 
+TEXT = CLIPTextConfig.from_dict(CLIPS["quick gelu"])
+UNET = UNetConfig.from_dict({**UNETS["two levels"], "layers_per_block": 1, "cross_attention_dim": TEXT.hidden_size})
+VAE = VAEConfig.from_dict(VAES["two levels"])
 SETTINGS = OptimizerSettings(
     learning_rate=1e-3, warmup_steps=2, decay_from=0.5, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.01,
     clip_norm=1.0, ema_decay=0.99,
 )  # fmt: skip
 STEPS = 3
 
-
 VAE_TASK = VAETask(
     config=VAE, pictures=ShapesSet(seed=0, two_share=0.5, split="train"), start=None, seed=0, crop=8, crop_batch=4,
     whole_batch=2, whole_from=STEPS, mse_weight=4.0, kl_weight=1e-4, thing_weight=4.0,
 )  # fmt: skip
 NETWORKS = {"unet": unet.declare(UNET), "text_encoder": clip_text.declare(TEXT)}
-RNG = np.random.default_rng(0)
+IDS = np.random.default_rng(0).integers(50, size=(6, 7))
 UNET_TASK = UNetTask(
     config=UNET, text_config=TEXT,
-    data=LatentSet(RNG.standard_normal((6, 4, 4, 6)).astype(np.float32), RNG.integers(50, size=(6, 7)), np.full(7, 49)),
-    alphas_cumprod=np.linspace(0.99, 0.01, 1000, dtype=np.float32), start=flatten(parameters(NETWORKS, seed=2)), seed=0,
-    batch_size=4, prediction_type="v_prediction", drop_caption=0.25,
+    data=LatentSet(normal(6, 4, 4, 6), IDS, np.full(7, 49)),
+    alphas_cumprod=np.linspace(0.99, 0.01, 1000, dtype=np.float32), seed=0,
+    start=flatten(random_params(NETWORKS, np.float32)), batch_size=4, prediction_type="v_prediction", drop_caption=0.25,
 )  # fmt: skip
 TASKS = {"vae": VAE_TASK, "unet and text": UNET_TASK}
 
