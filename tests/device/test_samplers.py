@@ -1,0 +1,60 @@
+"""Every solver on the simulated device: NumPy's numbers, and nothing crosses but the noise that a solver asks for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from refdiff.diffusion.guidance import guide
+from refdiff.diffusion.noise import stream
+from refdiff.samplers import from_config
+from refdiff.samplers.families import FAMILIES
+from refdiff.xp import array_module
+from tests.device.compare import assert_same, run_on_device
+from tests.models.examples import normal
+
+STEPS = 5
+X = normal(2, 4, 3, 5)
+
+
+def model(x, t):
+    """A network's stand-in that needs the time on the device."""
+    xp = array_module(x)
+    time = xp.full((), t, dtype=x.dtype)
+    conditional = xp.tanh(x * xp.cos(time * 0.01))
+    return guide(conditional * 0.5, conditional, scale=3.0)
+
+
+def sampler(name: str, prediction_type: str, eta: float):
+    options = {
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "prediction_type": prediction_type,
+    }
+    options |= {"clip_sample": False} if name == "ddim" else {"skip_prk_steps": True} if name == "pndm" else {}
+    return from_config({"_class_name": FAMILIES[name].class_name, **options}, eta=eta)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sampler(name, prediction_type):
+    chosen = sampler(name, prediction_type, 0.0)
+    for start in (0, 2):
+        device, crossed = run_on_device(lambda x, at=start: chosen.sample(model, x, STEPS, start=at), X)
+        assert_same(device, chosen.sample(model, X, STEPS, start=start))
+        assert crossed.total == 0, crossed.events
+
+
+def test_only_fresh_noise_goes_over():
+    chosen = sampler("ddim", "epsilon", 1.0)
+    device, crossed = run_on_device(lambda x: chosen.sample(model, x, STEPS, noise=stream("numpy", 3)), X)
+    assert_same(device, chosen.sample(model, X, STEPS, noise=stream("numpy", 3)))
+    assert 0 < crossed.to_device <= STEPS and crossed.to_host == 0, crossed.events
+
+
+def test_noise_is_added_on_the_device():
+    chosen = sampler("ddim", "epsilon", 0.0)
+    device, crossed = run_on_device(lambda x, noise: chosen.add_noise(x, noise, STEPS, 2), X, X[::-1])
+    assert_same(device, chosen.add_noise(X, X[::-1], STEPS, 2))
+    assert device.dtype == np.float32 and crossed.total == 0
