@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from refdiff.core.params import Params, flatten, flatten_declaration, tree
-from refdiff.core.primitive import PRIMITIVES, Primitive
+from refdiff.core.primitive import MODES, PRIMITIVES, Primitive, mode
 from refdiff.core.tap import observe
 from refdiff.core.tape import value_and_grad
 from tests.models.examples import normal
@@ -14,6 +14,7 @@ from tests.models.networks import NETWORKS
 from tests.ops.arrays import arrays_in
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
+every_mode = pytest.mark.parametrize("kernels", MODES)
 
 # A bias on the keys adds the same number to all scores of a query, and softmax does not see it.
 WITHOUT_EFFECT = ("self_attn.k_proj.bias", "attentions.0.to_k.bias")
@@ -42,8 +43,9 @@ def test_every_declared_parameter_counts_and_its_gradient_is_right(name):
 
 
 @every_network
+@every_mode
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_precision_is_kept_in_every_operation(name, dtype, monkeypatch):
+def test_the_precision_is_kept_in_every_operation(name, kernels, dtype, monkeypatch):
     network = NETWORKS[name]
     compute, seen = Primitive.compute, set()
 
@@ -56,7 +58,7 @@ def test_the_precision_is_kept_in_every_operation(name, dtype, monkeypatch):
 
     monkeypatch.setattr(Primitive, "compute", watched)
     taps = []
-    with observe(lambda name, x: taps.append(x.dtype)):
+    with mode(kernels), observe(lambda name, x: taps.append(x.dtype)):
         outputs = network.run(network.weights(dtype), *network.inputs(dtype))
     assert {out.dtype for out in outputs} == {np.dtype(dtype)} == set(taps)
     assert seen <= set(PRIMITIVES)
@@ -64,9 +66,12 @@ def test_the_precision_is_kept_in_every_operation(name, dtype, monkeypatch):
 
 
 @every_network
-def test_float32_is_float64_but_for_rounding(name):
+@every_mode
+def test_float32_is_float64_but_for_rounding(name, kernels):
     network = NETWORKS[name]
-    single, double = ([*network.run(network.weights(d), *network.inputs(d))] for d in (np.float32, np.float64))
+    with mode(kernels):
+        single = network.run(network.weights(np.float32), *network.inputs(np.float32))
+    double = network.run(network.weights(np.float64), *network.inputs(np.float64))
     for a, b in zip(single, double, strict=True):
         assert np.linalg.norm(a - b) < 1e-5 * np.linalg.norm(b)
 

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import refdiff.models  # noqa: F401 (so that every op is known)
+import refdiff.kernels.cpu
+import refdiff.models
+import refdiff.training.losses
+import refdiff.training.optimizer  # noqa: F401 (so that every op is known)
 from refdiff import ops
 from refdiff.core.primitive import MODES, PRIMITIVES, mode
 from tests.ops import witness
