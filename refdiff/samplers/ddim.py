@@ -1,0 +1,36 @@
+"""DDIM: denoising diffusion implicit models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from refdiff.diffusion.noise import Stream
+from refdiff.samplers.step import Denoise, Step, restated
+from refdiff.xp import Array, like
+
+
+def ddim(
+    denoise: Denoise, x: Array, sigmas: Sequence[float], *, targets: Sequence[float], eta: float, noise: Stream | None
+) -> Iterator[Step]:
+    """Each step goes along the predicted noise to the next sigma, a share of it replaced by fresh noise.
+
+    Math: with D = denoise(x, s), e = (x - D) / s and the step's end r: u = eta r sqrt(s^2 - r^2) / s,
+    x' = D + sqrt(r^2 - u^2) e + u noise
+    `targets[i]` is where step i goes; where it is not sigmas[i + 1], the next step takes the same variance-preserving
+    sample for one of its own sigma, as upstream does when the number of steps does not divide the training times.
+    Shapes: x and the results [B,...], sigmas [n+1], targets [n]
+    Source: Song, Meng, Ermon 2020 (arXiv 2010.02502), equations 12 and 16, divided by sqrt(alpha)
+    Traps: final-alpha, prev-t-stride
+    """
+    for i, (sigma, target) in enumerate(zip(sigmas, targets, strict=False)):
+        denoised = denoise(x, sigma)
+        direction = (x - denoised) / sigma
+        up = eta * target * math.sqrt(max(sigma**2 - target**2, 0.0)) / sigma
+        x = denoised + math.sqrt(max(target**2 - up**2, 0.0)) * direction
+        if up > 0.0:
+            if noise is None:
+                raise ValueError("eta above 0 needs noise")
+            x = x + up * like(noise.normal(x.shape), x)
+        x = restated(x, target, sigmas[i + 1])
+        yield Step(i, sigmas[i + 1], x, denoised)

@@ -1,0 +1,24 @@
+"""What a solver yields after each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from refdiff.xp import Array
+
+Denoise = Callable[[Array, float], Array]  # (x, sigma) -> the denoised latent
+
+
+class Step(NamedTuple):
+    """Step `index` ended: `x` now has noise of deviation `sigma`; `denoised` is what the step took the picture to be."""
+
+    index: int
+    sigma: float
+    x: Array
+    denoised: Array
+
+
+def restated(x: Array, sigma: float, as_sigma: float) -> Array:
+    """The sample of `sigma` as the sample of `as_sigma` that is equal to it in variance-preserving form."""
+    return x if sigma == as_sigma else x * ((1.0 + as_sigma**2) / (1.0 + sigma**2)) ** 0.5
