@@ -25,8 +25,11 @@ def read_text(path: Path) -> str:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file.  Raises: BadRequest for anything else."""
+    text = read_text(path)
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # an escaped surrogate; half a pair makes a str that has no UTF-8
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"{path}: is not valid JSON: {error}") from error
     if not isinstance(value, dict):

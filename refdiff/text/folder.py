@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from refdiff.errors import BadRequest
+from refdiff.text.byte_symbols import END_OF_WORD, byte_symbols
 from refdiff.text.files import read_object, read_text
-from refdiff.text.settings import CLIP_LENGTH, Settings, SpecialToken
-from refdiff.text.vocabulary import END, START, Merge, Vocabulary
+from refdiff.text.settings import CLIP_LENGTH, Settings
+from refdiff.text.special_tokens import CONFIG, read_special_tokens
+from refdiff.text.vocabulary import Merge, Vocabulary
 
 VOCAB, MERGES, WHOLE = "vocab.json", "merges.txt", "tokenizer.json"
-CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
-
-ROLES = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
 _UNDERSTOOD = {"padding_side": "right", "truncation_side": "right", "split_special_tokens": False}
+_ID_LIMIT = 1 << 31
 _UNLIMITED = 1_000_000  # upstream writes 1e30 where a tokenizer has no limit of its own
 
 
@@ -26,22 +26,27 @@ def read_folder(path: Path) -> tuple[Vocabulary, Settings]:
     """
     if not path.is_dir():
         raise BadRequest(f"{path}: there is no such tokenizer folder")
-    if not (path / WHOLE).is_file() or ((path / VOCAB).is_file() and (path / MERGES).is_file()):
-        vocabulary, listed = _from_pair(path / VOCAB, path / MERGES), []
+    in_pair = (path / VOCAB).is_file() and (path / MERGES).is_file()
+    if (path / WHOLE).is_file() and not in_pair:
+        file = path / WHOLE
+        vocabulary, listed = _from_whole(file)
     else:
-        vocabulary, listed = _from_whole(path / WHOLE)
-    return vocabulary, _settings(path, vocabulary, listed)
+        file = path / MERGES
+        vocabulary, listed = _from_pair(path / VOCAB, file), []
+    settings = _settings(path, vocabulary, listed)
+    _check_complete(vocabulary, settings, file)
+    return vocabulary, settings
 
 
 def _from_pair(vocab: Path, merges: Path) -> Vocabulary:
     ids = _checked_ids(read_object(vocab), vocab)
-    lines = read_text(merges).rstrip("\r\n").split("\n")
-    numbered = [(n, line.removesuffix("\r")) for n, line in enumerate(lines, 1) if not line.startswith("#version")]
-    pairs = [(f"line {n}", line.split(" ")) for n, line in numbered if line]
-    return Vocabulary(ids, _checked_merges(pairs, ids, merges))
+    lines = read_text(merges).removesuffix("\n").replace("\r\n", "\n").split("\n")
+    header = sum(line.startswith("#version") for line in lines[:1])
+    pairs = [tuple(line.split(" ")) for line in lines[header:]]
+    return Vocabulary(ids, _checked_merges(pairs, ids, merges, name="line", first=header + 1))
 
 
-def _from_whole(path: Path) -> tuple[Vocabulary, list[Any]]:
+def _from_whole(path: Path) -> tuple[Vocabulary, list[dict[str, Any]]]:
     """The vocabulary in a tokenizer.json, and the tokens that it lists as added."""
     whole = read_object(path)
     model, listed = whole.get("model"), whole.get("added_tokens", [])
@@ -52,14 +57,18 @@ def _from_whole(path: Path) -> tuple[Vocabulary, list[Any]]:
     if not isinstance(listed, list):
         raise BadRequest(f"{path}: added_tokens must be a list")
     ids = _checked_ids(model["vocab"], path)
-    pairs = [(f"merge {n}", m.split(" ") if isinstance(m, str) else m) for n, m in enumerate(model["merges"], 1)]
-    return Vocabulary(ids, _checked_merges(pairs, ids, path)), listed
+    pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else merge for merge in model["merges"]]
+    for place, pair in enumerate(pairs, 1):
+        if not isinstance(pair, list | tuple) or not all(isinstance(symbol, str) for symbol in pair):
+            raise BadRequest(f"{path}: merge {place} must be two symbols: {pair!r}")
+    merges = _checked_merges([tuple(pair) for pair in pairs], ids, path, name="merge", first=1)
+    return Vocabulary(ids, merges), listed
 
 
 def _checked_ids(ids: dict[str, Any], path: Path) -> dict[str, int]:
     owner: dict[int, str] = {}
     for token, number in ids.items():
-        if type(number) is not int or number < 0:
+        if type(number) is not int or not 0 <= number < _ID_LIMIT:
             raise BadRequest(f"{path}: token {token!r} has the id {number!r}, which is no row of an embedding")
         if number in owner:
             raise BadRequest(f"{path}: tokens {owner[number]!r} and {token!r} have the same id {number}")
@@ -67,34 +76,49 @@ def _checked_ids(ids: dict[str, Any], path: Path) -> dict[str, int]:
     return ids
 
 
-def _checked_merges(pairs: list[tuple[str, Any]], ids: dict[str, int], path: Path) -> tuple[Merge, ...]:
-    merges = []
-    for place, pair in pairs:
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
-            raise BadRequest(f"{path}: {place} must be two symbols and a blank between them, but is {pair!r}")
+def _checked_merges(pairs: list[Any], ids: dict[str, int], file: Path, *, name: str, first: int) -> tuple[Merge, ...]:
+    """The merges, if each is two tokens that make a third; `name` and `first` are how the file counts them."""
+    for place, pair in enumerate(pairs, first):
+        if len(pair) != 2 or "" in pair:
+            raise BadRequest(f"{file}: {name} {place} must be two symbols and a blank between them: {' '.join(pair)!r}")
         left, right = pair
-        for symbol in (left, right, left + right):
-            if symbol not in ids:
-                what = f"{place} joins {left!r} and {right!r}"
-                raise BadRequest(f"{path}: {what}, but the vocabulary has no token {symbol!r}")
-        merges.append((left, right))
-    return tuple(merges)
+        if left not in ids or right not in ids or left + right not in ids:
+            missing = next(symbol for symbol in (left, right, left + right) if symbol not in ids)
+            what = f"{name} {place} joins {left!r} and {right!r}"
+            raise BadRequest(f"{file}: {what}, but the vocabulary has no token {missing!r}")
+    return tuple(pairs)
 
 
-def _settings(path: Path, vocabulary: Vocabulary, listed: list[Any]) -> Settings:
-    config = _read_if_there(path / CONFIG)
+def _check_complete(vocabulary: Vocabulary, settings: Settings, path: Path) -> None:
+    """Refuse a list of merges that was cut short: every prompt would still get ids, but wrong ones.
+
+    Only where all the bytes are there, as in every CLIP vocabulary; the toy ones of upstream's tests are looser.
+    """
+    bytes_alone = set(byte_symbols().values())
+    symbols = bytes_alone | {symbol + END_OF_WORD for symbol in bytes_alone}
+    if symbols <= vocabulary.ids.keys():
+        made = {left + right for left, right in vocabulary.merges} | {token.text for _, token in settings.special}
+        unmade = sorted(vocabulary.ids.keys() - symbols - made, key=lambda token: vocabulary.ids[token])
+        if unmade:
+            raise BadRequest(
+                f"{path}: no merge makes the token {unmade[0]!r}: copy the file again, it may be cut short"
+            )
+
+
+def _settings(path: Path, vocabulary: Vocabulary, listed: list[dict[str, Any]]) -> Settings:
+    config = read_object(path / CONFIG) if (path / CONFIG).is_file() else {}
     for name, only in _UNDERSTOOD.items():
         if config.get(name, only) != only:
             raise BadRequest(f"{path / CONFIG}: {name} is {config[name]!r}; refdiff can do {only!r} only")
-    roles, special = _special_tokens(path, vocabulary, config, listed)
+    parts, special = read_special_tokens(path, vocabulary.ids, config, listed)
     taught = config.get("taught_words", [])
     if not isinstance(taught, list) or not all(isinstance(word, str) for word in taught):
         raise BadRequest(f"{path / CONFIG}: taught_words must be a list of words")
     return Settings(
-        start=roles["bos_token"],
-        end=roles["eos_token"],
-        unknown=roles["unk_token"],
-        pad=roles["pad_token"],
+        start=parts["bos_token"],
+        end=parts["eos_token"],
+        unknown=parts["unk_token"],
+        pad=parts["pad_token"],
         special=special,
         max_length=_max_length(config, path / CONFIG),
         taught=tuple(taught),
@@ -109,80 +133,3 @@ def _max_length(config: dict[str, Any], path: Path) -> int:
     if type(length) is not int or length < 3:
         raise BadRequest(f"{path}: model_max_length is {length!r}; it must be a whole number, 3 or more (CLIP: 77)")
     return length
-
-
-def _special_tokens(
-    path: Path, vocabulary: Vocabulary, config: dict[str, Any], listed: list[Any]
-) -> tuple[dict[str, str], tuple[tuple[int, SpecialToken], ...]]:
-    """Which token plays which part, and every special token with its id.
-
-    A list of added tokens in tokenizer_config.json outranks special_tokens_map.json, which outranks the rest of
-    tokenizer_config.json. Of two accounts of one token the first counts.
-    """
-    if "added_tokens_decoder" in config:
-        numbered, names = _numbered(config["added_tokens_decoder"], path / CONFIG), config
-    else:
-        names = config | _read_if_there(path / SPECIAL)
-        numbered = _numbered(_by_id(listed, path / WHOLE), path / WHOLE)
-        for text, number in _read_if_there(path / ADDED).items():
-            word = {"content": text, "special": text in map(_text_of, (names.get(role) for role in ROLES))}
-            numbered += [(_whole_number(number, path / ADDED), _token(word, path / ADDED))]
-    texts, tokens = {}, {token.text: (number, token) for number, token in reversed(numbered)}
-    for role, standard in ROLES.items():
-        file = path / CONFIG if "added_tokens_decoder" in config else path / SPECIAL
-        token = _token(standard if names.get(role) is None else names[role], file)
-        texts[role] = token.text
-        if token.text not in tokens and token.text not in vocabulary.ids:
-            raise BadRequest(f"{path}: the vocabulary has no token {token.text!r}, which is its {role}")
-        tokens.setdefault(token.text, (vocabulary.ids.get(token.text, -1), token))
-    special = tuple(sorted(tokens.values(), key=lambda pair: pair[0]))
-    _check_ids_of(special, vocabulary, path)
-    return texts, special
-
-
-def _check_ids_of(special: tuple[tuple[int, SpecialToken], ...], vocabulary: Vocabulary, path: Path) -> None:
-    """Tokens beside the vocabulary must be counted on from its end: that is how the embedding was enlarged."""
-    following = len(vocabulary.ids)
-    for number, token in special:
-        expected = vocabulary.ids.get(token.text, following)
-        following += token.text not in vocabulary.ids
-        if number != expected:
-            raise BadRequest(f"{path}: the added token {token.text!r} has the id {number}, but {expected} is its place")
-
-
-def _by_id(listed: list[Any], path: Path) -> dict[Any, Any]:
-    try:
-        return {entry["id"]: entry for entry in listed}
-    except (TypeError, KeyError) as error:
-        raise BadRequest(f"{path}: each of added_tokens must have an id and a content") from error
-
-
-def _numbered(entries: Any, path: Path) -> list[tuple[int, SpecialToken]]:
-    if not isinstance(entries, dict):
-        raise BadRequest(f"{path}: added_tokens_decoder must be an object in braces")
-    return [(_whole_number(number, path), _token(entry, path)) for number, entry in entries.items()]
-
-
-def _whole_number(value: Any, path: Path) -> int:
-    if (type(value) is int and value >= 0) or (isinstance(value, str) and value.isascii() and value.isdigit()):
-        return int(value)
-    raise BadRequest(f"{path}: an added token has the id {value!r}, which is no row of an embedding")
-
-
-def _text_of(value: Any) -> Any:
-    return value.get("content") if isinstance(value, dict) else value
-
-
-def _token(value: Any, path: Path) -> SpecialToken:
-    """A special token as the files spell it: its text alone, or an object with a content and flags."""
-    entry = value if isinstance(value, dict) else {"content": value, "special": True}
-    text, special = entry.get("content"), entry.get("special", False)
-    flags = [entry.get(name, False) for name in ("lstrip", "rstrip", "single_word")]
-    flags = [entry.get("normalized", not special), *flags, special]
-    if not isinstance(text, str) or not text or not all(isinstance(flag, bool) for flag in flags):
-        raise BadRequest(f"{path}: a special token must be a text, or an object with a content and flags: {value!r}")
-    return SpecialToken(text, *flags)
-
-
-def _read_if_there(path: Path) -> dict[str, Any]:
-    return read_object(path) if path.is_file() else {}

@@ -39,8 +39,9 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary, settings: Settings):
         self.vocabulary, self.settings = vocabulary, settings
         self._backend = _backend(vocabulary, settings)
-        roles = (settings.start, settings.end, settings.pad)
-        self.start_id, self.end_id, self.pad_id = (self._backend.token_to_id(token) for token in roles)
+        ids = {**vocabulary.ids, **{token.text: number for number, token in settings.special}}
+        self.start_id, self.end_id, self.pad_id = ids[settings.start], ids[settings.end], ids[settings.pad]
+        self.vocab_size = max(ids.values()) + 1  # rows of the token embedding: 49,408 for CLIP
 
     @classmethod
     def clip(cls) -> Tokenizer:
@@ -70,11 +71,6 @@ class Tokenizer:
     def max_length(self) -> int:
         """How many ids every prompt becomes: 77 for CLIP."""
         return self.settings.max_length
-
-    @property
-    def vocab_size(self) -> int:
-        """How many rows the token embedding has: 49,408 for CLIP."""
-        return self._backend.get_vocab_size(with_added_tokens=True)
 
     @property
     def known_words(self) -> frozenset[str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from refdiff.text.files import write_files
-from refdiff.text.folder import CONFIG, MERGES, SPECIAL, VOCAB
+from refdiff.text.folder import MERGES, VOCAB
 from refdiff.text.settings import Settings, SpecialToken
+from refdiff.text.special_tokens import CONFIG, SPECIAL, STANDARD
 from refdiff.text.vocabulary import Vocabulary
 
 
@@ -19,12 +20,11 @@ def write_folder(path: Path, vocabulary: Vocabulary, settings: Settings) -> None
     """
     merges = ["#version: 0.2", *(f"{left} {right}" for left, right in vocabulary.merges)]
     config = _config(settings)
-    roles = {role: config[role] for role in ("bos_token", "eos_token", "pad_token", "unk_token")}
     texts = {
         VOCAB: json.dumps(dict(vocabulary.ids), ensure_ascii=False) + "\n",
         MERGES: "\n".join(merges) + "\n",
         CONFIG: _json(config),
-        SPECIAL: _json(roles),
+        SPECIAL: _json({part: config[part] for part in STANDARD}),
     }
     write_files(path, texts)
 
