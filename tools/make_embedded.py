@@ -18,7 +18,7 @@ import numpy as np
 
 from refdiff.checkpoints import open_component, save_component
 from refdiff.checkpoints.folder import write_model_index, write_scheduler_config
-from refdiff.text import Tokenizer
+from refdiff.text import build_small
 from refdiff.training import recipes, shapes
 from refdiff.training.runs import MODEL
 from refdiff.weights_path import weights_dir
@@ -38,7 +38,7 @@ def main() -> None:
     for name, run in (("vae", args.vae), ("unet", args.unet[-1]), ("text_encoder", args.unet[-1])):
         config, params = open_component(run / MODEL, name)
         save_component(target, name, config, params, dtype="float16")
-    Tokenizer.build_small(shapes.all_words(), max_length=recipes.PROMPT_TOKENS).write_folder(target / "tokenizer")
+    build_small(shapes.all_words(), max_length=recipes.PROMPT_TOKENS).write_folder(target / "tokenizer")
     write_scheduler_config(target, recipes.SCHEDULER)
     write_model_index(target, scheduler_class=recipes.SCHEDULER["_class_name"])
     (target / "refdiff.json").write_text(json.dumps({**DEFAULTS, "guidance": args.guidance}, indent=2) + "\n")

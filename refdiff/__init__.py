@@ -1,0 +1,53 @@
+"""Stable Diffusion written out: every layer explicit over an array module, on NumPy, Numba and CuPy.
+
+    import refdiff
+    pipe = refdiff.load()
+    pipe("a large red circle on a yellow background", seed=7).images[0].save("out.png")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from refdiff import models  # the networks register themselves
+from refdiff.version import __version__
+
+if TYPE_CHECKING:
+    from refdiff.pipelines.text_to_image import Pipeline
+
+__all__ = ["__version__", "load", "models", "use_kernels"]
+
+
+def load(
+    path_or_name: Any = None, *, device: str = "cpu", dtype: str = "float32", kernels: str = "fast"
+) -> Pipeline:
+    """Open a model for drawing: None is the embedded one, otherwise a folder in the diffusers layout.
+
+    Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels
+    """
+    from refdiff.pipelines.load import load_pipeline
+
+    return load_pipeline(path_or_name, device=device, dtype=dtype, kernels=kernels)
+
+
+class use_kernels:  # noqa: N801 - used as a function
+    """Run ops and models with the kernels "spec" or "fast" from here on, or inside a with block.
+
+    Raises: BadRequest for any other word
+    """
+
+    def __init__(self, mode: str):
+        from refdiff.core import primitive
+
+        self._before = primitive.get_mode()
+        primitive.set_mode(mode)
+        if mode == "fast":
+            import refdiff.kernels.cpu  # noqa: F401 - registers
+
+    def __enter__(self) -> use_kernels:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        from refdiff.core import primitive
+
+        primitive.set_mode(self._before)

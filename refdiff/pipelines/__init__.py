@@ -1,0 +1,1 @@
+"""Stories: from what a person asks for to a picture, in a straight line."""

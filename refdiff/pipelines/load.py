@@ -1,0 +1,103 @@
+"""Opening a model folder for drawing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refdiff.checkpoints import check_finite, open_component
+from refdiff.checkpoints.folder import read_model_index
+from refdiff.core import primitive
+from refdiff.core.params import Params, map_arrays
+from refdiff.errors import BadRequest
+from refdiff.pipelines.text_to_image import Component, Pipeline
+from refdiff.text import Tokenizer
+from refdiff.weights_path import weights_dir
+from refdiff.xp import to_device
+
+DTYPES = ("float32", "float64")
+EMBEDDED = "embedded"
+DEFAULTS = {"steps": 20, "guidance": 7.5, "example": ""}  # of a model that says nothing about itself in refdiff.json
+SAMPLE = 1 << 16  # bytes of each end of a file that go into its fingerprint
+
+
+def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, kernels: str) -> Pipeline:
+    """Open every component of a text-to-image model, its weights in `dtype` on `device`.
+
+    Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels
+    """
+    if dtype not in DTYPES:
+        raise BadRequest(f'unknown dtype "{dtype}": choose one of {", ".join(DTYPES)}')
+    if kernels not in primitive.MODES:
+        raise BadRequest(f'unknown kernels "{kernels}": choose one of {", ".join(primitive.MODES)}')
+    to_device(np.zeros(1, dtype=np.float32), device)  # an unknown device is refused before anything is read
+    if kernels == "fast":
+        import refdiff.kernels.cpu  # noqa: F401 - registers
+    folder = model_folder(path_or_name)
+    read_model_index(folder)
+    components = {name: open_on(folder, name, device=device, dtype=dtype) for name in ("text_encoder", "unet", "vae")}
+    return Pipeline(
+        tokenizer=Tokenizer.from_folder(folder / "tokenizer"),
+        scheduler=_json(folder / "scheduler" / "scheduler_config.json"),
+        defaults={**DEFAULTS, **(_json(folder / "refdiff.json") if (folder / "refdiff.json").exists() else {})},
+        source={"name": folder.name, "fingerprint": fingerprint(folder)},
+        device=device, dtype=dtype, kernels=kernels, **components,
+    )  # fmt: skip
+
+
+def model_folder(path_or_name: Path | str | None) -> Path:
+    """The folder of a model: None is the embedded one, a name one that comes with the package, else a path.
+
+    Raises: BadRequest if there is none
+    """
+    if path_or_name is None:
+        path_or_name = EMBEDDED
+    path = Path(path_or_name)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise BadRequest(f"{path} is a file: name a folder in the diffusers layout (model_index.json, unet/, vae/, ...)")
+    if path.name == str(path_or_name) and (weights_dir() / path / "model_index.json").is_file():
+        return weights_dir() / path
+    raise BadRequest(f'there is no model "{path_or_name}": name a folder in the diffusers layout, or leave --model out')
+
+
+def open_on(folder: Path, name: str, *, device: str, dtype: str) -> Component:
+    """One component with its weights as arrays of `dtype` on `device`; memory-mapped where they already are what is needed."""
+    config, stored = open_component(folder, name, check_values=False)
+    check_finite(stored, folder / name)
+    return Component(config, on_device(stored, device=device, dtype=dtype))
+
+
+def on_device(params: Params, *, device: str, dtype: str) -> Params:
+    """The same parameters in `dtype` on `device`."""
+    return map_arrays(lambda a: to_device(np.asarray(a, dtype=dtype), device), params)
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash that tells models apart without reading gigabytes: of every configuration, and of each file of weights its
+    length and its first and last 64 KiB.
+    """
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*/*.safetensors"), *folder.glob("*/*config.json")]):
+        size = path.stat().st_size
+        with open(path, "rb") as f:
+            head = f.read(SAMPLE)
+            f.seek(max(size - SAMPLE, 0))
+            digest.update(f"{path.relative_to(folder)} {size}\n".encode() + head + f.read(SAMPLE))
+    return digest.hexdigest()
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise BadRequest(f"{path} does not hold a JSON object")
+    return data

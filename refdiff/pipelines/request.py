@@ -1,0 +1,124 @@
+"""What is asked of a pipeline, checked before anything is computed, and the recipe that goes with the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from refdiff.diffusion.noise import stream
+from refdiff.errors import BadRequest
+from refdiff.version import __version__
+
+OPTIONS = ("steps", "sampler", "guidance", "seed", "rng", "width", "height", "latents", "eta")
+LATER = ("image", "mask", "strength")  # in the interface, not built yet
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of a pipeline, every option filled in."""
+
+    prompts: tuple[str, ...]
+    negative: tuple[str, ...]
+    steps: int
+    sampler: str | None
+    guidance: float
+    seeds: tuple[int, ...]
+    rng: str
+    width: int
+    height: int
+    latent_shape: tuple[int, int, int, int]
+    latents: np.ndarray | None
+    eta: float | None
+
+
+class Streams:
+    """One random stream a picture, so that picture k of a batch is the picture of its seed alone."""
+
+    def __init__(self, rng: str, seeds: Sequence[int]):
+        self._streams = [stream(rng, seed) for seed in seeds]
+
+    def normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The next numbers of every stream.  Shapes: [B,...] -> [B,...]"""
+        return np.concatenate([s.normal((1, *shape[1:])) for s in self._streams])
+
+
+def make_request(pipe: Any, prompt: str | Sequence[str], negative_prompt: str, options: Mapping[str, Any]) -> Request:
+    """Fill in what was left out, from the model's own defaults.
+
+    Raises: BadRequest naming the option, for one that is unknown, not built yet, or that the model cannot meet
+    """
+    for name, value in options.items():
+        if name in LATER and value is not None:
+            raise BadRequest(f"option {name}: drawing from an image is not built yet")
+        if name not in OPTIONS and name not in LATER:
+            raise BadRequest(f"unknown option {name}: known are {', '.join(OPTIONS)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
+    if not prompts:
+        raise BadRequest("there is no prompt: give one, or a list of at least one")
+    side = pipe.unet.config.sample_size * pipe.downscale
+    width, height = _size(pipe, "width", given.get("width", side)), _size(pipe, "height", given.get("height", side))
+    shape = (len(prompts), pipe.unet.config.in_channels, height // pipe.downscale, width // pipe.downscale)
+    steps = given.get("steps", pipe.defaults["steps"])
+    if type(steps) is not int or steps < 1:
+        raise BadRequest(f"{steps} steps cannot be made: choose a whole number from 1 on")
+    guidance = given.get("guidance", pipe.defaults["guidance"])
+    if not isinstance(guidance, int | float) or not np.isfinite(guidance):
+        raise BadRequest(f"guidance {guidance!r} is not a number")
+    return Request(
+        prompts, (negative_prompt,) * len(prompts), steps, given.get("sampler"), float(guidance),
+        _seeds(given.get("seed", 0), len(prompts)), given.get("rng", "torch"), width, height, shape,
+        _latents(given.get("latents"), shape), given.get("eta"),
+    )  # fmt: skip
+
+
+def recipe_of(pipe: Any, request: Request) -> dict[str, Any]:
+    """All that decides a picture, for its file."""
+    return {
+        "prompt": list(request.prompts),
+        "negative_prompt": request.negative[0],
+        "seed": list(request.seeds),
+        "rng": request.rng,
+        "latents": "given" if request.latents is not None else "drawn",
+        "sampler": request.sampler or pipe.scheduler.get("_class_name"),
+        "eta": request.eta or 0.0,
+        "steps": request.steps,
+        "guidance": request.guidance,
+        "width": request.width,
+        "height": request.height,
+        "model": dict(pipe.source),
+        "dtype": pipe.dtype,
+        "device": pipe.device,
+        "kernels": pipe.kernels,
+        "versions": {"refdiff": __version__, "numpy": np.__version__},
+    }
+
+
+def _size(pipe: Any, name: str, value: Any) -> int:
+    f = pipe.downscale
+    if type(value) is not int or value < f or value % f:
+        below = max(value // f * f, f) if type(value) is int else f
+        raise BadRequest(f"{name} {value} is not on this model's grid: choose a multiple of {f}, such as {below} or {below + f}")
+    return value
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """One seed a picture: the ones given, or the one given and those that follow it."""
+    if isinstance(seed, int):
+        return tuple(seed + k for k in range(count))
+    seeds = tuple(seed)
+    if len(seeds) != count:
+        raise BadRequest(f"{len(seeds)} seeds for {count} prompts: give one, or one a prompt")
+    return seeds
+
+
+def _latents(latents: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    if latents is None:
+        return None
+    latents = np.asarray(latents)
+    if latents.shape != shape:
+        raise BadRequest(f"latents of the shape {list(latents.shape)} do not fit: this request needs {list(shape)}")
+    return latents

@@ -1,0 +1,152 @@
+"""From a prompt to a picture: tokens, context, noise, the loop, the decoder.
+
+Source: Rombach et al. 2022 (arXiv 2112.10752), figure 3; diffusers pipeline_stable_diffusion.py for the conventions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from refdiff.core import primitive
+from refdiff.core.params import Params
+from refdiff.diffusion.guidance import guide, needs_unconditional
+from refdiff.errors import BadRequest, RefdiffError
+from refdiff.models.clip_text import clip_text
+from refdiff.models.unet import unet
+from refdiff.models.vae import decode
+from refdiff.pipelines.request import Request, Streams, make_request, recipe_of
+from refdiff.samplers import Step, from_config
+from refdiff.text import Tokenizer
+from refdiff.xp import Array, array_module, to_device, to_host
+
+
+@dataclass(frozen=True)
+class Component:
+    """A network's configuration and its weights."""
+
+    config: Any
+    params: Params
+
+
+@dataclass(frozen=True)
+class Output:
+    """The pictures, their latents [B,C,h,w] on the host, and all that is needed to make them again."""
+
+    images: list
+    latents: np.ndarray
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A text-to-image model that is ready to draw; call it with a prompt."""
+
+    tokenizer: Tokenizer
+    text_encoder: Component
+    unet: Component
+    vae: Component
+    scheduler: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    source: Mapping[str, str]
+    device: str
+    dtype: str
+    kernels: str
+
+    def __call__(
+        self, prompt: str | Sequence[str], negative_prompt: str = "", *, callback: Callable[[Step], None] | None = None, **options: Any
+    ) -> Output:  # fmt: skip
+        """Draw a picture for each prompt.
+
+        Options: steps, sampler ("ddim", "euler", "pndm"), guidance, seed (one, or one a picture), rng ("torch", "numpy"),
+        width, height, latents [B,C,h,w] of unit variance, eta. `callback` sees each step.
+        Raises: BadRequest for an option that is unknown or that this model cannot meet
+        """
+        request = make_request(self, prompt, negative_prompt, options)
+        with primitive.mode(self.kernels):
+            for step in text_to_image(self, request):
+                if callback is not None:
+                    callback(step)
+                latents = to_host(step.x)
+            return Output(pictures(self, latents), latents, recipe_of(self, request))
+
+    @property
+    def downscale(self) -> int:
+        """Pixels along each side of one latent pixel."""
+        return self.vae.config.downscale
+
+
+def text_to_image(pipe: Pipeline, request: Request) -> Iterator[Step]:
+    """The story: every step of the loop is yielded, the last one holds the finished latents.
+
+    Shapes: latents [B,C,h,w] with h = height / f, w = width / f
+    Traps: cfg-swap, uncond-zeros, init-sigma, scale-input
+    """
+    sampler = from_config(pipe.scheduler, name=request.sampler, eta=request.eta)
+    guided = needs_unconditional(request.guidance)
+    texts = [*request.negative, *request.prompts] if guided else request.prompts
+    context = encode_text(pipe, texts)  # [2B,T,D], the unconditional half first
+
+    def network(x: Array, t: float) -> Array:
+        xp = array_module(x)
+        x = xp.concatenate([x, x]) if guided else x
+        time = xp.full((len(x),), t)
+        prediction = unet(pipe.unet.params, pipe.unet.config, x, time, context)
+        if not guided:
+            return prediction
+        unconditional, conditional = prediction[: len(x) // 2], prediction[len(x) // 2 :]
+        return guide(unconditional, conditional, scale=request.guidance)
+
+    streams = Streams(request.rng, request.seeds)
+    first = streams.normal(request.latent_shape) if request.latents is None else request.latents
+    x = to_device(first.astype(pipe.dtype), pipe.device)
+    yield from sampler.iterate(network, x, request.steps, noise=streams)
+
+
+def encode_text(pipe: Pipeline, texts: Sequence[str]) -> Array:
+    """Every text as the U-Net attends to it; equal texts are encoded once.  Shapes: B texts -> [B,T,D]"""
+    distinct = list(dict.fromkeys(texts))
+    ids = np.array([pipe.tokenizer.encode(text).ids for text in distinct], dtype=np.int64)
+    hidden, _ = clip_text(pipe.text_encoder.params, pipe.text_encoder.config, to_device(ids, pipe.device))
+    rows = [distinct.index(text) for text in texts]
+    return array_module(hidden).concatenate([hidden[row : row + 1] for row in rows])
+
+
+def pictures(pipe: Pipeline, latents: np.ndarray) -> list:
+    """Latents as PIL images, decoded one at a time.
+
+    Shapes: [B,C,h,w] -> B pictures of h f by w f
+    Raises: RefdiffError if a value is not finite
+    Traps: vae-scale, px-trunc, px-range
+    """
+    from PIL import Image
+
+    images = []
+    for latent in latents:
+        z = to_device(latent[None] / np.asarray(pipe.vae.config.scaling_factor, dtype=latent.dtype), pipe.device)
+        x = to_host(decode(pipe.vae.params, pipe.vae.config, z))[0]
+        if not np.isfinite(x).all():
+            raise RefdiffError("the picture is not finite (NaN or infinity): the weights are damaged, or the dtype is too narrow for them")
+        levels = np.round(np.clip(x / 2 + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)  # round half to even
+        images.append(Image.fromarray(levels.transpose(1, 2, 0)))
+    return images
+
+
+def check_prompt(pipe: Pipeline, prompt: str) -> list[str]:
+    """What a person should know about a prompt: the part that is cut off, words that the model was never taught."""
+    warnings = []
+    cut = pipe.tokenizer.encode(prompt).cut
+    if cut:
+        warnings.append(f'the prompt is longer than {pipe.tokenizer.max_length} tokens; this part is cut off: "{cut}"')
+    unknown = pipe.tokenizer.untaught(prompt)
+    if unknown:
+        example = pipe.defaults.get("example", "")
+        hint = f' (it understands, for example: "{example}")' if example else ""
+        warnings.append(f"this model was never taught: {', '.join(unknown)}{hint}")
+    return warnings
+
+
+__all__ = ["BadRequest", "Component", "Output", "Pipeline", "check_prompt", "pictures", "text_to_image"]
