@@ -23,15 +23,13 @@ from refdiff.training import recipes, shapes
 from refdiff.training.runs import MODEL
 from refdiff.weights_path import weights_dir
 
-DEFAULTS = {"steps": 20, "guidance": 3.0, "sampler": "ddim", "example": "a large red circle on a yellow background"}
-
 
 def main() -> None:
     """Read the command line and write the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--unet", type=Path, action="append", required=True)
-    parser.add_argument("--guidance", type=float, default=DEFAULTS["guidance"])
+    parser.add_argument("--guidance", type=float, default=recipes.DEFAULTS["guidance"])
     args = parser.parse_args()
     target = weights_dir() / "embedded"
     shutil.rmtree(target, ignore_errors=True)
@@ -41,7 +39,7 @@ def main() -> None:
     build_small(shapes.all_words(), max_length=recipes.PROMPT_TOKENS).write_folder(target / "tokenizer")
     write_scheduler_config(target, recipes.SCHEDULER)
     write_model_index(target, scheduler_class=recipes.SCHEDULER["_class_name"])
-    (target / "refdiff.json").write_text(json.dumps({**DEFAULTS, "guidance": args.guidance}, indent=2) + "\n")
+    (target / "refdiff.json").write_text(json.dumps({**recipes.DEFAULTS, "guidance": args.guidance}, indent=2) + "\n")
     manifest = weights_dir() / "manifest.json"
     entries = json.loads(manifest.read_text()) if manifest.exists() else {}
     entries["embedded"] = entry(target, [args.vae, *args.unet])

@@ -49,4 +49,5 @@ SCHEDULER = {
     "prediction_type": PREDICTION_TYPE, "timestep_spacing": "trailing",
 }  # fmt: skip
 LATENT_COUNT = 20000  # pictures encoded for the U-Net
-TWO_SHARE = 0.6  # of the pictures that the U-Net sees hold two things
+VAE_TWO_SHARE, TWO_SHARE = 0.5, 0.6  # of the pictures that the autoencoder and the U-Net see hold two things
+DEFAULTS = {"steps": 20, "guidance": 3.0, "example": "a large red circle on a yellow background"}  # for drawing with it

@@ -105,6 +105,12 @@ def latent_set(
         return LatentSet(data["latents"], data["ids"], data["empty"])
 
 
+def copy_vae(source: Path, target: Path) -> None:
+    """The autoencoder of one model folder in another."""
+    config, params = open_component(source, "vae")
+    save_component(target, "vae", config, params, dtype="float32")
+
+
 def flatten_from(params: Params, name: str) -> dict[str, np.ndarray]:
     """The parameters under a child of the root, with keys that begin below it."""
     return {key.removeprefix(f"{name}."): value for key, value in flatten(getattr(params, name)).items()}

@@ -4,6 +4,8 @@ A kernel takes what its spec takes and raises Unsupported for an input that it d
 size): the spec then runs. Importing this package registers them; the mode "fast" uses them.
 """
 
+from pathlib import Path
+
 from refdiff.core.primitive import register_kernel
 from refdiff.kernels.cpu import activation, attention, conv, linear, norm, optimizer, resample
 
@@ -15,6 +17,11 @@ def register() -> None:
     for module in MODULES:
         for name, kernel in module.KERNELS.items():
             register_kernel(name, "numpy", kernel)
+
+
+def compiled_before() -> bool:
+    """Whether an earlier process left compiled kernels for this one."""
+    return any(Path(conv._gather.stats.cache_path).glob("*.nbi"))
 
 
 register()

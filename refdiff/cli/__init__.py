@@ -1,0 +1,244 @@
+"""The command line. All printing lives here; every command imports what it needs when it runs.
+
+Exit codes: 0 done; 1 the answer is no; 2 the request is wrong, in one line; 3 interrupted, with what was finished kept.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+DONE, NO, WRONG, INTERRUPTED = 0, 1, 2, 3
+
+
+def main() -> None:
+    """Run the command that the arguments name, and turn errors into one line and an exit code."""
+    from refdiff.errors import RefdiffError
+
+    try:
+        code = refdiff.main(prog_name="refdiff", standalone_mode=False)
+    except click.ClickException as error:
+        where = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
+        code = _complain(error.format_message() + where)
+    except RefdiffError as error:
+        code = _complain(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nrefdiff: interrupted; what was finished is kept", err=True)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = DONE
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _complain(message: str) -> int:
+    click.echo("refdiff: error: " + " ".join(message.split()), err=True)
+    return WRONG
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="refdiff", prog_name="refdiff")
+def refdiff() -> None:
+    """Stable Diffusion written out in NumPy: draw, inspect, train.
+
+    Example: refdiff generate "a large red circle on a yellow background" -o out.png
+    """
+
+
+@refdiff.command()
+@click.argument("prompt")
+@click.option("--model", help="A folder in the diffusers layout.  [default: the embedded model]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
+@click.option("--negative", default="", help="What should not be in the picture.")
+@click.option("--steps", type=int, help="Steps of the sampler.  [default: the model's, else 20]")
+@click.option("--sampler", help="ddim, euler or pndm.  [default: the model's scheduler]")
+@click.option("--eta", type=float, help="DDIM: the share of fresh noise, 0 to 1.  [default: 0]")
+@click.option("--guidance", type=float, help="How strongly the text guides.  [default: the model's, else 7.5]")
+@click.option("--seed", type=int, default=0, show_default=True, help="The picture's number; the next picture takes the next.")
+@click.option("--rng", default="torch", show_default=True, help="The random stream: torch or numpy.")
+@click.option("--width", type=int, help="Pixels.  [default: the model's]")
+@click.option("--height", type=int, help="Pixels.  [default: the model's]")
+@click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures: out-1.png, out-2.png, ...")
+@click.option("--save-steps", type=click.Path(path_type=Path), help="A folder for the picture at every step.")
+@click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--kernels", default="fast", show_default=True, help="fast, or spec for the written-out operations alone.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def generate(prompt: str, **options: Any) -> int:
+    """Draw a picture from PROMPT.
+
+    Example: refdiff generate "a small blue star to the left of a green ring" --seed 7 -o out.png
+    """
+    from refdiff import load
+    from refdiff.pipelines.text_to_image import check_prompt
+
+    files = output_files(options["output"], options["count"])
+    pipe = load(options["model"], device=options["device"], dtype=options["dtype"], kernels=options["kernels"])
+    for warning in check_prompt(pipe, prompt):
+        click.echo(f"refdiff: warning: {warning}", err=True)
+    passed = {name: options[name] for name in ("steps", "sampler", "eta", "guidance", "rng", "width", "height")}
+    steps = passed["steps"] = pipe.defaults["steps"] if passed["steps"] is None else passed["steps"]
+    if options["kernels"] == "fast" and options["device"] == "cpu" and not options["quiet"]:
+        announce_compilation()
+    with progress_bar(max(steps, 0) * len(files), quiet=options["quiet"]) as bar:
+        for k, file in enumerate(files):
+
+            def after(step: Any, k: int = k) -> None:
+                bar.update(1)
+                if options["save_steps"] is not None:
+                    save_step(pipe, step, options["save_steps"], k, len(files))
+
+            out = pipe(prompt, options["negative"], seed=options["seed"] + k, callback=after, **passed)
+            save_png(out.images[0], file, {**out.recipe, "prompt": prompt})
+            bar.write(str(file), file=sys.stdout)
+    return DONE
+
+
+def output_files(output: Path, count: int) -> list[Path]:
+    """The files of `count` pictures.  Raises: BadRequest if the folder is missing or the name is not a PNG's"""
+    from refdiff.errors import BadRequest
+
+    if output.suffix.lower() != ".png":
+        raise BadRequest(f"{output}: the name of the picture must end in .png")
+    if output.is_dir():
+        raise BadRequest(f"{output} is a folder: name a file in it")
+    if not output.parent.is_dir():
+        raise BadRequest(f"the folder {output.parent} does not exist: make it first (mkdir -p {output.parent})")
+    if not os.access(output.parent, os.W_OK):
+        raise BadRequest(f"the folder {output.parent} cannot be written to: name another")
+    if count == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{k}{output.suffix}") for k in range(1, count + 1)]
+
+
+def save_png(image: Any, file: Path, recipe: dict[str, Any]) -> None:
+    """Write a PNG that carries its recipe; it appears whole or not at all.  Raises: BadRequest where the disk is full"""
+    import io
+    import json
+
+    from PIL.PngImagePlugin import PngInfo
+
+    from refdiff.checkpoints.files import replacing
+
+    info = PngInfo()
+    info.add_itxt("refdiff", json.dumps(recipe, ensure_ascii=False))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=info)
+    with replacing(file, size=buffer.tell()) as target:
+        target.write(buffer.getvalue())
+
+
+def save_step(pipe: Any, step: Any, folder: Path, k: int, count: int) -> None:
+    """Decode what a step takes the picture to be and save it as step-001.png (or image-1-step-001.png)."""
+    from refdiff.pipelines.text_to_image import pictures
+    from refdiff.xp import to_host
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"step-{step.index + 1:03d}.png" if count == 1 else f"image-{k + 1}-step-{step.index + 1:03d}.png"
+    image = pictures(pipe, to_host(step.denoised))[0]
+    save_png(image, folder / name, {"step": step.index + 1, "sigma_after": float(step.sigma)})
+
+
+def announce_compilation() -> None:
+    """One line when the kernels have not been compiled on this machine yet."""
+    from refdiff.kernels.cpu import compiled_before
+
+    if not compiled_before():
+        click.echo("refdiff: compiling the kernels once for this machine (some seconds)", err=True)
+
+
+def progress_bar(total: int, *, quiet: bool) -> Any:
+    """A bar on standard error with the time left and the seconds a step."""
+    from tqdm import tqdm
+
+    form = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_inv_fmt}]"
+    return tqdm(total=total, unit="step", disable=quiet, bar_format=form, leave=False)
+
+
+@refdiff.command()
+@click.argument("model", required=False)
+def inspect(model: str | None) -> int:
+    """Say what MODEL is (default: the embedded model): family, sizes, parameters, dtype, keys that do not fit.
+
+    Example: refdiff inspect path/to/stable-diffusion-v1-5
+    """
+    from refdiff.checkpoints.inspect import inspect as look
+    from refdiff.pipelines.load import model_folder
+
+    report = look(model_folder(model))
+    click.echo(f"{report.folder}: {report.family}")
+    for part in report.components:
+        dtypes = ", ".join(f"{n} {name}" for name, n in part.dtypes.items())
+        click.echo(f"  {part.name}: {part.class_name}, {part.parameters:,} parameters, {part.size / 1e6:.1f} MB ({dtypes})")
+        for name, value in part.summary.items():
+            click.echo(f"    {name}: {value}")
+        for label in ("missing", "unknown", "misshapen", "twice", "ignored"):
+            for key in getattr(part, label):
+                click.echo(f"    {label}: {key}")
+        if part.problem:
+            click.echo(f"    problem: {part.problem}")
+    for name, kind in report.others.items():
+        click.echo(f"  {name}: {kind}")
+    click.echo(f"  in all {report.parameters:,} parameters, {report.size / 1e6:.1f} MB")
+    return NO if report.problems else DONE
+
+
+@refdiff.command()
+@click.argument("kind", metavar="sd15|tiny")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--dtype", default="float32", show_default=True, help="float32 or float16.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def synth(kind: str, folder: Path, dtype: str, seed: int) -> int:
+    """Write a synthetic checkpoint: full size (sd15, 4.3 GB in float32) or tiny, the same weights everywhere.
+
+    Example: refdiff synth tiny path/to/new-folder
+    """
+    from tqdm import tqdm
+
+    from refdiff.checkpoints.synthetic import write_synthetic
+    from refdiff.text import Tokenizer
+
+    with tqdm(unit="B", unit_scale=True, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        write_synthetic(kind, folder, progress, seed=seed, dtype=dtype, write_tokenizer=Tokenizer.clip().write_folder)
+    click.echo(str(folder))
+    return DONE
+
+
+class LazyGroup(click.Group):
+    """A group whose commands stand in a module that is imported only when one of them is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands."""
+        return sorted(self._commands())
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of that name."""
+        return self._commands().get(name)
+
+    def _commands(self) -> dict[str, click.Command]:
+        from refdiff.cli.train import COMMANDS
+
+        return COMMANDS
+
+
+@refdiff.group(cls=LazyGroup)
+def train() -> None:
+    """Train a small model from nothing: first `vae`, then `unet` on the latents of that autoencoder.
+
+    A run can be stopped at any moment; the same command goes on where it was.
+
+    Example: refdiff train vae runs/vae --steps 1500
+    """
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The commands that train: they put data, tokenizer, schedule and loop together, and show how it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+Report = Callable[[int, int], None]
+
+
+def run_options(command: Any) -> Any:
+    """The options that every training takes."""
+    for option in (
+        click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
+        click.option("--start", type=click.Path(path_type=Path), help="A model folder whose weights to begin with."),
+        click.option("--images", type=click.Path(path_type=Path), help="A folder of images with captions.  [default: the built-in set]"),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of the first weights and of every batch."),
+        click.option("--steps", type=click.IntRange(min=1), required=True, help="Updates in all."),
+        click.argument("folder", type=click.Path(path_type=Path)),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("vae")
+@run_options
+def vae(**options: Any) -> int:
+    """Train an autoencoder in FOLDER; at the end FOLDER/model/vae holds it and FOLDER/loss.png the curve.
+
+    Example: refdiff train vae runs/vae --steps 1500
+    """
+    return follow(options, vae_states)
+
+
+@click.command("unet")
+@run_options
+@click.option("--vae", type=click.Path(path_type=Path), required=True, help="The model folder of the autoencoder.")
+def unet(**options: Any) -> int:
+    """Train a U-Net and its text encoder in FOLDER; at the end FOLDER/model is a whole model that `generate` draws with.
+
+    Example: refdiff train unet runs/unet --vae runs/vae/model --steps 7500
+    """
+    return follow(options, unet_states)
+
+
+COMMANDS = {"vae": vae, "unet": unet}
+SAVE_SECONDS = 60.0
+
+
+def follow(options: dict[str, Any], states: Callable[[dict[str, Any], Report], Iterator[Any]]) -> int:
+    """Run a training that is a generator of states, with a progress bar; what it was told is kept beside its state."""
+    from refdiff.cli import progress_bar
+    from refdiff.core import primitive
+
+    one_thread_a_half()
+    folder = options["folder"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "command.json").write_text(json.dumps({"command": "refdiff " + " ".join(sys.argv[1:])}) + "\n")
+    if options["device"] == "cpu":
+        import refdiff.kernels.cpu  # noqa: F401 - registers
+
+    with primitive.mode("fast"), progress_bar(options["steps"], quiet=False) as bar:
+        for state in states(options, lambda done, total: bar.set_description(f"encoding {done}/{total} ")):
+            bar.update(state.step - bar.n)
+            recent = state.losses[-100:]
+            bar.set_description(f"loss {sum(recent) / max(len(recent), 1):.4f} ")
+    click.echo(f"{folder / 'model'}\n{folder / 'loss.png'}")
+    return 0
+
+
+def one_thread_a_half() -> None:
+    """The loop gives each half of a batch a thread of its own, so that kernels and matrix products need no more.
+
+    Takes effect because NumPy has not been imported yet: the libraries read these settings when they are loaded.
+    """
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "REFDIFF_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def vae_states(options: dict[str, Any], report: Report) -> Iterator[Any]:
+    """The states of `train vae`."""
+    from refdiff.training import recipes
+    from refdiff.training.runs import train_vae
+
+    yield from train_vae(_run(options), _pictures(options, recipes.VAE_TWO_SHARE))
+
+
+def unet_states(options: dict[str, Any], report: Report) -> Iterator[Any]:
+    """The states of `train unet`; after the last one the model folder is completed."""
+    from refdiff.checkpoints.folder import write_model_index, write_scheduler_config
+    from refdiff.diffusion.schedule import alphas_cumprod
+    from refdiff.text import build_small
+    from refdiff.training import recipes, runs
+
+    run, pictures = _run(options), _pictures(options, recipes.TWO_SHARE)
+    tokenizer = build_small(pictures.words(), max_length=recipes.PROMPT_TOKENS)
+    data = runs.latent_set(
+        run, pictures, options["vae"], encode=lambda text: tokenizer.encode(text).ids, count=recipes.LATENT_COUNT, progress=report
+    )
+    betas = recipes.BETAS
+    alphas = alphas_cumprod(
+        schedule=betas["beta_schedule"], beta_start=betas["beta_start"], beta_end=betas["beta_end"],
+        count=betas["num_train_timesteps"], table="float32-torch",
+    )  # fmt: skip
+    yield from runs.train_unet(run, data, vocabulary=tokenizer.vocab_size, alphas_cumprod=alphas)
+    model = run.folder / runs.MODEL
+    runs.copy_vae(options["vae"], model)
+    tokenizer.write_folder(model / "tokenizer")
+    write_scheduler_config(model, recipes.SCHEDULER)
+    write_model_index(model, scheduler_class=recipes.SCHEDULER["_class_name"])
+    (model / "refdiff.json").write_text(json.dumps(recipes.DEFAULTS, indent=2) + "\n")
+
+
+def _run(options: dict[str, Any]) -> Any:
+    from refdiff.training.runs import Run
+
+    return Run(options["folder"], options["steps"], options["seed"], options["device"], SAVE_SECONDS, options["start"])
+
+
+def _pictures(options: dict[str, Any], two_share: float) -> Any:
+    from refdiff.training import recipes
+    from refdiff.training.data import FolderSet, ShapesSet
+
+    if options["images"] is not None:
+        return FolderSet.open(options["images"], size=recipes.VAE.sample_size)
+    return ShapesSet(options["seed"], two_share, "train")
