@@ -35,6 +35,12 @@ FORBIDDEN_IMPORTS = [
         "may not import refdiff.ops",
     ),
     ("refdiff/pipelines/a.py", "from refdiff.training import loop", "may not import refdiff.training"),
+    ("refdiff/pipelines/text_to_image.py", "import refdiff.kernels.cpu", "pipelines may not import refdiff.kernels"),
+    (
+        "refdiff/pipelines/load.py",
+        "from refdiff.training import loop",
+        "pipelines.load may not import refdiff.training",
+    ),
     ("refdiff/golden/format.py", "from refdiff.models import unet", "golden.format may not import refdiff.models"),
     ("refdiff/golden/format.py", "from refdiff.golden.record import record", "may not import refdiff.golden.record"),
     ("refdiff/report/page.py", "from refdiff.golden.record import record", "may not import refdiff.golden"),
@@ -60,6 +66,10 @@ def test_import_order(path, text, message):
         ("refdiff/golden/compare.py", "from refdiff.xp import to_host"),
         ("refdiff/golden/record.py", "from refdiff.golden.format import write\nfrom refdiff.models.unet import unet"),
         ("refdiff/report/page.py", "from refdiff.golden.format import read"),
+        (
+            "refdiff/pipelines/load.py",
+            "import refdiff.kernels.cpu\nfrom refdiff.pipelines.text_to_image import Pipeline",
+        ),
         (
             "refdiff/cli.py",
             "from refdiff.errors import BadRequest\ndef f() -> None:\n    '''F.'''\n    import refdiff.training",
@@ -173,6 +183,7 @@ def test_kwargs():
     assert fires("refdiff/models/a.py", "def _f(**options): ...", "**options, which swallow typos")
     assert not broken("refdiff/core/primitive.py", "def _f(**options): ...")
     assert not broken("refdiff/pipelines/a.py", "def _f(**options): ...")
+    assert not broken("refdiff/cli/a.py", "def _f(**options): ...")
 
 
 def test_public_functions_have_docstrings_and_hints():

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from house.source import Function, Source, Violation, parameters
 
 NUMERIC_PACKAGES = tuple(f"refdiff/{name}/" for name in ("ops", "models", "diffusion", "samplers", "kernels"))
-MAY_TAKE_KWARGS = ("refdiff/core/primitive.py", "refdiff/pipelines/")
+MAY_TAKE_KWARGS = ("refdiff/core/primitive.py", "refdiff/pipelines/", "refdiff/cli/")  # cli: click knows the names
 WRITING_METHODS = {
     *("append", "clear", "extend", "fill", "insert", "itemset", "partition", "pop", "popitem", "put", "remove"),
     *("resize", "reverse", "scatter_add", "setdefault", "setfield", "sort", "update"),
