@@ -153,7 +153,10 @@ def test_a_file_larger_than_the_disk_is_refused_before_it_is_begun(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
-    with pytest.raises(BadRequest, match="w: cannot be written: No space left on device"), replacing(tmp_path / "w") as file:
+    with (
+        pytest.raises(BadRequest, match="w: cannot be written: No space left on device"),
+        replacing(tmp_path / "w") as file,
+    ):
         file.write(b"half")
         raise OSError(28, "No space left on device")
     assert os.listdir(tmp_path) == []
