@@ -36,8 +36,9 @@ def sampler(name: str, prediction_type: str, eta: float):
     return from_config({"_class_name": FAMILIES[name].class_name, **options}, eta=eta)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "prediction_type"), [(name, kind) for name in FAMILIES for kind in FAMILIES[name].only["prediction_type"]]
+)
 def test_sampler(name, prediction_type):
     chosen = sampler(name, prediction_type, 0.0)
     for start in (0, 2):
