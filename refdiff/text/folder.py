@@ -40,7 +40,7 @@ def read_folder(path: Path) -> tuple[Vocabulary, Settings]:
 
 def _from_pair(vocab: Path, merges: Path) -> Vocabulary:
     ids = _checked_ids(read_object(vocab), vocab)
-    lines = read_text(merges).removesuffix("\n").replace("\r\n", "\n").split("\n")
+    lines = read_text(merges).replace("\r\n", "\n").removesuffix("\n").split("\n")
     header = sum(line.startswith("#version") for line in lines[:1])
     pairs = [tuple(line.split(" ")) for line in lines[header:]]
     return Vocabulary(ids, _checked_merges(pairs, ids, merges, name="line", first=header + 1))

@@ -57,7 +57,8 @@ class Settings:
 
 
 def clip_settings(vocabulary: Vocabulary, *, max_length: int, taught: tuple[str, ...]) -> Settings:
-    """CLIP's own: padded with the end token; its special tokens are found whatever their case, as in SD 1.x."""
-    texts = (START, END)
-    special = tuple((vocabulary.ids[text], SpecialToken(text, True, False, False, False, True)) for text in texts)
+    """CLIP's own, as SD 1.x has it: padded with the end token; a typed start token is found whatever its case."""
+    flags = {"left": False, "right": False, "alone": False, "special": True}
+    tokens = [SpecialToken(START, normalised=True, **flags), SpecialToken(END, normalised=False, **flags)]
+    special = tuple((vocabulary.ids[token.text], token) for token in tokens)
     return Settings(START, END, END, END, special=special, max_length=max_length, taught=taught)

@@ -13,13 +13,14 @@ from refdiff.text.vocabulary import END, START
 
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 
-# What CLIP calls them where a folder does not say; the last three play no part in CLIP, but are tokens if named.
+# What CLIP calls them where a folder does not say.
 STANDARD = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
-_OTHERS = ("sep_token", "cls_token", "mask_token")
+# In upstream's order; those that STANDARD lacks play no part in CLIP, but are found in the prompt if named.
+_PARTS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 Numbered = tuple[tuple[int, SpecialToken], ...]
-_NOWHERE = -1
+_BESIDE = -1  # not in the vocabulary: the list of added tokens knows the id
 
 
 def read_special_tokens(
@@ -28,23 +29,22 @@ def read_special_tokens(
     """The text of the token in each part (bos_token, ...), and every special token with its id, in order of the ids.
 
     `ids` is the vocabulary, `config` tokenizer_config.json, `listed` the added tokens of a tokenizer.json.
-    Of two accounts of one token the first counts: the lists of added tokens, then the parts.
+    A token in a list of added tokens is as that says. Of several parts that one token plays the last tells its flags:
+    SD 1.x spells <|endoftext|> out as the end, but the padding is its bare text, so its case matters.
 
     Raises: BadRequest that names the file.
     Source: transformers' PreTrainedTokenizerBase.from_pretrained.
     """
     names, declared = _declarations(folder, config, listed)
-    tokens: dict[str, tuple[int, SpecialToken]] = {}
-    for number, token in declared:
-        tokens.setdefault(token.text, (number, token))
-    parts = {}
+    listed_tokens = {token.text: (number, token) for number, token in declared}
+    named_tokens, parts = {}, {}
     for part, value, file in _named(folder, names, config):
         token = _token(value, file)
-        tokens.setdefault(token.text, (ids.get(token.text, _NOWHERE), token))
-        if tokens[token.text][0] == _NOWHERE or (part == "unk_token" and token.text not in ids):
+        if token.text not in ids and (token.text not in listed_tokens or part == "unk_token"):
             raise BadRequest(f"{file}: the vocabulary has no token {token.text!r}, which is named as {part}")
+        named_tokens[token.text] = (ids.get(token.text, _BESIDE), token)
         parts[part] = token.text
-    special = tuple(sorted(tokens.values(), key=lambda pair: pair[0]))
+    special = tuple(sorted((named_tokens | listed_tokens).values(), key=lambda pair: pair[0]))
     _check_places(special, ids, folder)
     return parts, special
 
@@ -71,7 +71,7 @@ def _declarations(
 
 def _named(folder: Path, names: dict[str, Any], config: dict[str, Any]) -> Iterator[tuple[str, Any, Path]]:
     """(part, how its token is spelt, the file that says so)."""
-    for part in (*STANDARD, *_OTHERS, *_LISTS):
+    for part in (*_PARTS, *_LISTS):
         value = names.get(part) or STANDARD.get(part, [])
         file = folder / (CONFIG if names.get(part) == config.get(part) else SPECIAL)
         for one in value if isinstance(value, list) else [value]:

@@ -91,7 +91,7 @@ class Tokenizer:
         room = self.max_length - 2
         ids = [self.start_id, *tokens.ids[:room], self.end_id]
         padding = [self.pad_id] * (self.max_length - len(ids))
-        cut = text[tokens.offsets[room][0] :].strip() if len(tokens) > room else ""
+        cut = text[tokens.offsets[room][0] :].strip(" \t\r\n") if len(tokens) > room else ""
         return Encoding(ids=(*ids, *padding), cut=cut, words=tuple(words_of(text)))
 
     def untaught(self, text: str) -> list[str]:
