@@ -32,21 +32,21 @@ def vae_loss(
 
 def diffusion_loss(
     params: Params, config: UNetConfig, text_config: CLIPTextConfig, x0: Array, noise: Array, t: Array, ids: Array,
-    *, alphas_cumprod: Array, prediction_type: str, sample_weight: Array,
+    *, alphas_cumprod: Array, prediction_type: str, weight: Array,
 ) -> Any:  # fmt: skip
     """How badly the U-Net, given the text, predicts its target in a noisy latent; the text encoder is trained with it.
 
     `params` holds the two networks under "unet" and "text_encoder".
 
-    Math: mean(w_b (network(a x0 + s noise, t, text) - target)^2), a^2 = alphas_cumprod[t], s^2 = 1 - a^2,
+    Math: mean(w (network(a x0 + s noise, t, text) - target)^2), a^2 = alphas_cumprod[t], s^2 = 1 - a^2,
     target = noise (epsilon) or a noise - s x0 (v_prediction)
-    Shapes: x0 and noise [B,C,h,w], t [B] integers, ids [B,T] integers, sample_weight [B] -> []
+    Shapes: x0 and noise [B,C,h,w], t [B] integers, ids [B,T] integers, weight [B,1,h,w] -> []
     Source: Ho, Jain, Abbeel 2020 (arXiv 2006.11239), equation 14; Salimans, Ho 2022 (arXiv 2202.00512), appendix D
     """
     noisy, target = noised(x0, noise, alphas_cumprod[t], prediction_type=prediction_type)
     context, _ = clip_text.clip_text(params.text_encoder, text_config, ids)
     prediction = unet.unet(params.unet, config, noisy, t, context)
-    return mean(square(prediction - target) * sample_weight[:, None, None, None])
+    return mean(square(prediction - target) * weight)
 
 
 TARGETS = {

@@ -39,9 +39,12 @@ UNET = UNetConfig(
 )  # fmt: skip
 PREDICTION_TYPE = "v_prediction"
 BETAS = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "num_train_timesteps": 1000}
-UNET_BATCH = {"batch_size": 32, "drop_caption": 0.1}
+UNET_BATCH = {
+    "batch_size": 32, "drop_caption": 0.1, "thing_weight": 5.0,
+    "time_quantiles": ((0.0, 0.06, 0.9, 1.0), (0.0, 100.0, 700.0, 1000.0)),
+}  # fmt: skip
 UNET_OPTIMIZER = OptimizerSettings(
-    learning_rate=1e-3, warmup_steps=200, decay_from=0.5, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0,
+    learning_rate=1e-3, warmup_steps=100, decay_from=0.5, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0,
     clip_norm=1.0, ema_decay=0.999,
 )  # fmt: skip
 SCHEDULER = {

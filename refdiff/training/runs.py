@@ -18,7 +18,7 @@ from refdiff.models.vae import VAEConfig
 from refdiff.training import recipes
 from refdiff.training.curve import draw_loss_curve
 from refdiff.training.data import Pictures
-from refdiff.training.loop import State, averaged, step_random, train, write_atomically
+from refdiff.training.loop import State, averaged, save_state, step_random, train, write_atomically
 from refdiff.training.optimizer import OptimizerSettings
 from refdiff.training.unet_task import LatentSet, UNetTask, encode_pictures
 from refdiff.training.vae_task import VAETask
@@ -68,10 +68,13 @@ def train_unet(run: Run, data: LatentSet, *, vocabulary: int, alphas_cumprod: np
         prediction_type=recipes.PREDICTION_TYPE, **recipes.UNET_BATCH,
     )  # fmt: skip
     state = None
-    for state in _steps(task, recipes.UNET_OPTIMIZER, run):
-        yield state
-    assert state is not None
-    save_unet(run, task, state)
+    try:
+        for state in _steps(task, recipes.UNET_OPTIMIZER, run):
+            yield state
+    finally:  # also when it is stopped: the weights so far are a model too
+        if state is not None:
+            save_state(run.folder, state)
+            save_unet(run, task, state)
 
 
 def save_unet(run: Run, task: UNetTask, state: State) -> None:
@@ -93,22 +96,30 @@ def latent_set(
         run.folder.mkdir(parents=True, exist_ok=True)
         config, params = open_component(vae_folder, "vae")
         params = map_arrays(lambda a: np.asarray(a, dtype=np.float32), params)
-        latents, ids = [], []
+        latents, things, ids = [], [], []
         for first in range(0, count, ENCODE_CHUNK):
-            images, _, captions = pictures.batch(step_random(run.seed, first), min(ENCODE_CHUNK, count - first))
+            images, masks, captions = pictures.batch(step_random(run.seed, first), min(ENCODE_CHUNK, count - first))
             latents.append(encode_pictures(params, config, images, batch_size=ENCODE_BATCH) * np.float32(config.scaling_factor))
+            things.append(shrink(masks, config.downscale))
             ids += [list(encode(caption)) for caption in captions]
             progress(min(first + ENCODE_CHUNK, count), count)
-        arrays = {"latents": np.concatenate(latents), "ids": np.array(ids), "empty": np.array(list(encode("")))}
+        arrays = {"latents": np.concatenate(latents), "things": np.concatenate(things), "ids": np.array(ids), "empty": np.array(list(encode("")))}
         write_atomically(path, lambda f: np.savez(f, **arrays))
     with np.load(path) as data:
-        return LatentSet(data["latents"], data["ids"], data["empty"])
+        return LatentSet(data["latents"], data["things"], data["ids"], data["empty"])
 
 
 def copy_vae(source: Path, target: Path) -> None:
     """The autoencoder of one model folder in another."""
     config, params = open_component(source, "vae")
     save_component(target, "vae", config, params, dtype="float32")
+
+
+def shrink(masks: np.ndarray, factor: int) -> np.ndarray:
+    """The share of each block of pixels that is set.  Shapes: [B,H,W] bool -> [B,H/factor,W/factor] float32"""
+    batch, height, width = masks.shape
+    blocks = masks.reshape(batch, height // factor, factor, width // factor, factor)
+    return blocks.mean(axis=(2, 4), dtype=np.float32)
 
 
 def flatten_from(params: Params, name: str) -> dict[str, np.ndarray]:

@@ -22,9 +22,12 @@ from refdiff.xp import Array, like
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Pictures as the U-Net sees them: latents [N,C,h,w] of deviation 1, token ids [N,T], and the ids of no text [T]."""
+    """Pictures as the U-Net sees them: latents [N,C,h,w] of deviation 1, how much of each latent pixel its things cover
+    [N,h,w], token ids [N,T], and the ids of no text [T].
+    """
 
     latents: np.ndarray
+    things: np.ndarray
     ids: np.ndarray
     empty: np.ndarray
 
@@ -46,6 +49,8 @@ class UNetTask:
     batch_size: int
     prediction_type: str
     drop_caption: float
+    time_quantiles: tuple[tuple[float, ...], tuple[float, ...]]
+    thing_weight: float
 
     def initial(self) -> dict[str, np.ndarray]:
         """The weights of another run if there are any, else random ones; the last layer of each branch then starts at zero."""
@@ -56,11 +61,15 @@ class UNetTask:
         return {key: value * 0 if key.endswith(ZERO_AT_START) else value for key, value in values.items()}
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
-        """Latents, noise, times and token ids of one step; the times are spread evenly over the batch."""
+        """Latents, noise, times and token ids of one step; the times are spread over the batch.
+
+        `time_quantiles` holds shares of the batch and the times below which they lie, both rising; the loss counts a thing's
+        pixels `thing_weight` times.
+        """
         rng = step_random(self.seed, step)
         chosen = rng.integers(len(self.data.latents), size=self.batch_size)
         spread = rng.permutation(self.batch_size) + rng.random(self.batch_size)
-        t = (spread / self.batch_size * len(self.alphas_cumprod)).astype(np.int64)
+        t = np.interp(spread / self.batch_size, *self.time_quantiles).astype(np.int64)
         dropped = rng.random(self.batch_size) < self.drop_caption
         x0 = self.data.latents[chosen]
         return {
@@ -68,7 +77,7 @@ class UNetTask:
             "noise": rng.standard_normal(x0.shape, dtype=np.float32),
             "t": np.minimum(t, len(self.alphas_cumprod) - 1),
             "ids": np.where(dropped[:, None], self.data.empty, self.data.ids[chosen]),
-            "sample_weight": np.ones(self.batch_size, dtype=np.float32),
+            "weight": (1.0 + (self.thing_weight - 1.0) * self.data.things[chosen, None]).astype(np.float32),
         }
 
     def loss(self, params: Any, batch: Mapping[str, Array]) -> Any:
@@ -76,7 +85,7 @@ class UNetTask:
         return diffusion_loss(
             params, self.config, self.text_config, batch["x0"], batch["noise"], batch["t"], batch["ids"],
             alphas_cumprod=like(self.alphas_cumprod, batch["x0"]), prediction_type=self.prediction_type,
-            sample_weight=batch["sample_weight"],
+            weight=batch["weight"],
         )  # fmt: skip
 
 
