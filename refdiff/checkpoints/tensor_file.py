@@ -89,7 +89,9 @@ def narrow_bfloat16(x: np.ndarray) -> np.ndarray:
 
 def _view(data: np.ndarray, entry: Entry) -> np.ndarray:
     values = data[entry.begin : entry.end].view(DTYPES[entry.dtype]).reshape(entry.shape)
-    return widen_bfloat16(values) if entry.dtype == "BF16" else values
+    if entry.dtype == "BF16":
+        return widen_bfloat16(values)
+    return values if values.flags.aligned else values.copy()  # old writers left odd offsets, which kernels do not take
 
 
 def _format_dtype(name: str, value: np.ndarray, dtype: str | None) -> str:

@@ -54,7 +54,8 @@ def write_by_hand(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
         header[key] = {"dtype": names[value.dtype.name], "shape": list(value.shape), "data_offsets": offsets}
         data += raw
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(safetensors_bytes(header, data))
+    raw = json.dumps(header).encode()
+    path.write_bytes(safetensors_bytes(raw + b" " * (-len(raw) % 8), data))
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

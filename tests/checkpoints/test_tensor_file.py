@@ -14,6 +14,7 @@ from refdiff.checkpoints.files import replacing, write_json
 from refdiff.checkpoints.header import read_header
 from refdiff.checkpoints.tensor_file import narrow_bfloat16, widen_bfloat16, write_stream
 from refdiff.errors import BadRequest
+from tests.checkpoints.folders import safetensors_bytes
 
 DTYPES = [np.float64, np.float32, np.float16, np.int64, np.int32, np.int8, np.uint8, np.bool_]
 
@@ -115,6 +116,16 @@ def test_arrays_are_read_only_aligned_views_of_the_mapped_file(tmp_path):
         assert isinstance(owner, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         read_safetensors(tmp_path / "w")["half"][0] = 1
+
+
+@pytest.mark.parametrize("spaces", range(8))
+def test_arrays_are_aligned_even_where_the_file_is_not(tmp_path, spaces):
+    header = b'{"x": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}' + b" " * spaces
+    x = np.array([1, -2, 3.5], "<f4")
+    (tmp_path / "w").write_bytes(safetensors_bytes(header, x.tobytes()))
+    back = read_safetensors(tmp_path / "w")["x"]
+    np.testing.assert_array_equal(back, x)
+    assert back.flags.aligned
 
 
 def test_a_mapped_file_outlives_its_replacement(tmp_path):
