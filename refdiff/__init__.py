@@ -1,8 +1,8 @@
 """Stable Diffusion written out: every layer explicit over an array module, on NumPy, Numba and CuPy.
 
-    import refdiff
-    pipe = refdiff.load()
-    pipe("a large red circle on a yellow background", seed=7).images[0].save("out.png")
+import refdiff
+pipe = refdiff.load()
+pipe("a large red circle on a yellow background", seed=7).images[0].save("out.png")
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load", "models", "use_kernels"]
 
 
-def load(
-    path_or_name: Any = None, *, device: str = "cpu", dtype: str = "float32", kernels: str = "fast"
-) -> Pipeline:
+def load(path_or_name: Any = None, *, device: str = "cpu", dtype: str = "float32", kernels: str = "fast") -> Pipeline:
     """Open a model for drawing: None is the embedded one, otherwise a folder in the diffusers layout.
 
     Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels
@@ -30,7 +28,7 @@ def load(
     return load_pipeline(path_or_name, device=device, dtype=dtype, kernels=kernels)
 
 
-class use_kernels:  # noqa: N801 - used as a function
+class use_kernels:
     """Run ops and models with the kernels "spec" or "fast" from here on, or inside a with block.
 
     Raises: BadRequest for any other word

@@ -24,7 +24,12 @@ import refdiff
 from refdiff.training import shapes
 from refdiff.training.shapes import Scene
 
-KINDS = {"one": (0.0, "train"), "two": (1.0, "train"), "one, held out": (0.0, "heldout"), "two, held out": (1.0, "heldout")}
+KINDS = {
+    "one": (0.0, "train"),
+    "two": (1.0, "train"),
+    "one, held out": (0.0, "heldout"),
+    "two, held out": (1.0, "heldout"),
+}
 BATCH = 10
 
 
@@ -53,7 +58,8 @@ def main() -> int:
         results[kind], results["checker on known pictures"][kind] = figures(scenes, verdicts), known
         f = results[kind]
         relation = "-" if f["relation"] is None else f"{f['relation']:.3f}"
-        print(f"{kind:16} {count:8} {f['things']:8.3f} {f['count']:8.3f} {f['background']:8.3f} {relation:>9}   {known['things']:.3f}")
+        shares = " ".join(f"{f[name]:8.3f}" for name in ("things", "count", "background"))
+        print(f"{kind:16} {count:8} {shares} {relation:>9}   {known['things']:.3f}")
         if args.sheet:
             name = args.sheet.with_name(f"{args.sheet.stem}-{kind.replace(', ', '-').replace(' ', '-')}.png")
             contact_sheet(images[:60], verdicts[:60], name)

@@ -135,6 +135,4 @@ def _refuse_other_layouts(path: Path) -> None:
     names = [name for stem in STEMS for name in (f"{stem}.safetensors", *index_names(stem, ""))]
     for name in names:
         if name != path.name and (path.parent / name).exists():
-            raise BadRequest(
-                f"{path.parent}: holds {name} already, which would contradict {path.name}: choose another folder"
-            )
+            raise BadRequest(f"{path.parent}: holds {name} already, which would contradict {path.name}: choose another folder")

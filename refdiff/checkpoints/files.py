@@ -78,9 +78,7 @@ def replacing(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
 def _check_room(path: Path, size: int | None) -> None:
     free = shutil.disk_usage(path.parent).free
     if size is not None and size > free:
-        raise BadRequest(
-            f"{path}: needs {size / 1e6:.0f} MB, but the disk has {free / 1e6:.0f} MB free: choose another folder"
-        )
+        raise BadRequest(f"{path}: needs {size / 1e6:.0f} MB, but the disk has {free / 1e6:.0f} MB free: choose another folder")
 
 
 def _umask() -> int:

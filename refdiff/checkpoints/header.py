@@ -80,9 +80,7 @@ def parse_header(raw: bytes, data_size: int, path: Path) -> tuple[dict[str, Entr
 
 def format_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> dict[str, Any]:
     """The JSON object of a header."""
-    tensors = {
-        k: {"dtype": e.dtype, "shape": list(e.shape), "data_offsets": [e.begin, e.end]} for k, e in entries.items()
-    }
+    tensors = {k: {"dtype": e.dtype, "shape": list(e.shape), "data_offsets": [e.begin, e.end]} for k, e in entries.items()}
     return {"__metadata__": dict(metadata), **tensors}
 
 
@@ -90,18 +88,14 @@ def _header_length(first: bytes, size: int, path: Path) -> int:
     if len(first) < 8:
         raise CheckpointError(path, f"is truncated: {size} bytes are too few for a safetensors file")
     if first == b"version ":
-        raise CheckpointError(
-            path, "is only a pointer of Git LFS, not the weights themselves: fetch them with git lfs pull"
-        )
+        raise CheckpointError(path, "is only a pointer of Git LFS, not the weights themselves: fetch them with git lfs pull")
     length = struct.unpack("<Q", first)[0]
     if length > HEADER_LIMIT:
         raise CheckpointError(
             path, f"is not a safetensors file: it claims a header of {length} bytes, over the limit of {HEADER_LIMIT}"
         )
     if length > size - 8:
-        raise CheckpointError(
-            path, f"is truncated: its header should have {length} bytes, but only {size - 8} are there"
-        )
+        raise CheckpointError(path, f"is truncated: its header should have {length} bytes, but only {size - 8} are there")
     return length
 
 
@@ -128,15 +122,11 @@ def _check_layout(entries: Mapping[str, Entry], data_size: int, path: Path) -> N
     for key, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.end > data_size:
             lacking = entry.end - data_size
-            raise CheckpointError(
-                path, f"ends {lacking} bytes beyond the end of the file, which is truncated or lies", key=key
-            )
+            raise CheckpointError(path, f"ends {lacking} bytes beyond the end of the file, which is truncated or lies", key=key)
         if entry.begin < position:
             raise CheckpointError(path, f"overlaps the tensor {before!r}", key=key)
         if entry.begin > position:
-            raise CheckpointError(
-                path, f"begins after a gap of {entry.begin - position} bytes that belong to no tensor", key=key
-            )
+            raise CheckpointError(path, f"begins after a gap of {entry.begin - position} bytes that belong to no tensor", key=key)
         position, before = entry.end, key
     if position != data_size:
         raise CheckpointError(path, f"ends with {data_size - position} bytes that belong to no tensor")

@@ -54,9 +54,7 @@ def refuse_mismatch(match: Match, stored: StoredWeights, declared: Mapping[str, 
         raise CheckpointError(stored.file_of(key), problem + more, key=key)
 
 
-def _problems(
-    match: Match, stored: StoredWeights, declared: Mapping[str, Leaf], family: str
-) -> Iterator[tuple[str, str, int]]:
+def _problems(match: Match, stored: StoredWeights, declared: Mapping[str, Leaf], family: str) -> Iterator[tuple[str, str, int]]:
     entries = stored.entries()
     canonical = {key: name for name, key in match.found.items()}
     for key in match.twice:
@@ -81,6 +79,4 @@ def check_positions(value: np.ndarray, declared: Mapping[str, Leaf], file: Path,
     """The one buffer that may be ignored must hold what the model does anyway.  Raises: CheckpointError"""
     positions = np.arange(declared[POSITIONS].shape[0])
     if value.shape not in (positions.shape, (1, *positions.shape)) or not np.array_equal(value.reshape(-1), positions):
-        raise CheckpointError(
-            file, f"is not 0, 1, ..., {positions[-1]}: positions in another order are not supported", key=key
-        )
+        raise CheckpointError(file, f"is not 0, 1, ..., {positions[-1]}: positions in another order are not supported", key=key)

@@ -61,6 +61,4 @@ def check_range(host: Mapping[str, np.ndarray], path: Path, dtype: str) -> None:
         if place is not None:
             raise CheckpointError(path, f"would hold {value[place]} at {list(place)}: nothing was written", key=key)
         if value.size and max(-float(value.min()), float(value.max())) >= _OVERFLOW[dtype]:
-            raise CheckpointError(
-                path, f"holds values beyond the range of {dtype}: nothing was written; choose float32", key=key
-            )
+            raise CheckpointError(path, f"holds values beyond the range of {dtype}: nothing was written; choose float32", key=key)

@@ -51,9 +51,7 @@ def find_weights(folder: Path) -> StoredWeights:
         names = [name for stem in STEMS for name in (f"{stem}{variant}.safetensors", *index_names(stem, variant))]
         found = [folder / name for name in names if (folder / name).is_file()]
         if len(found) > 1:
-            raise CheckpointError(
-                folder, f"holds both {found[0].name} and {found[1].name}: remove the one that is not meant"
-            )
+            raise CheckpointError(folder, f"holds both {found[0].name} and {found[1].name}: remove the one that is not meant")
         if found and found[0].suffix == ".json":
             return _sharded(found[0])
         if found:
@@ -64,11 +62,7 @@ def find_weights(folder: Path) -> StoredWeights:
 def index_names(stem: str, variant: str) -> tuple[str, ...]:
     """The names that the index of a sharded checkpoint has (with a variant: today's and an older one)."""
     plain = f"{stem}.safetensors.index.json"
-    return (
-        (plain,)
-        if not variant
-        else (f"{stem}.safetensors.index{variant}.json", f"{stem}{variant}.safetensors.index.json")
-    )
+    return (plain,) if not variant else (f"{stem}.safetensors.index{variant}.json", f"{stem}{variant}.safetensors.index.json")
 
 
 def _sharded(index: Path) -> StoredWeights:

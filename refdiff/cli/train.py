@@ -19,7 +19,11 @@ def run_options(command: Any) -> Any:
     for option in (
         click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
         click.option("--start", type=click.Path(path_type=Path), help="A model folder whose weights to begin with."),
-        click.option("--images", type=click.Path(path_type=Path), help="A folder of images with captions.  [default: the built-in set]"),
+        click.option(
+            "--images",
+            type=click.Path(path_type=Path),
+            help="A folder of images with captions.  [default: the built-in set]",
+        ),
         click.option("--seed", type=int, default=0, show_default=True, help="Of the first weights and of every batch."),
         click.option("--steps", type=click.IntRange(min=1), required=True, help="Updates in all."),
         click.argument("folder", type=click.Path(path_type=Path)),
@@ -101,7 +105,12 @@ def unet_states(options: dict[str, Any], report: Report) -> Iterator[Any]:
     run, pictures = _run(options), _pictures(options, recipes.TWO_SHARE)
     tokenizer = build_small(pictures.words(), max_length=recipes.PROMPT_TOKENS)
     data = runs.latent_set(
-        run, pictures, options["vae"], encode=lambda text: tokenizer.encode(text).ids, count=recipes.LATENT_COUNT, progress=report
+        run,
+        pictures,
+        options["vae"],
+        encode=lambda text: tokenizer.encode(text).ids,
+        count=recipes.LATENT_COUNT,
+        progress=report,
     )
     betas = recipes.BETAS
     alphas = alphas_cumprod(

@@ -26,8 +26,7 @@ class Unsupported(Exception):
 class Primitive:
     """A dispatcher: `spec` is plain array code, `vjp` its gradient rule, kernels stand in `KERNELS`."""
 
-
-    def __init__(self, spec: Callable, vjp: Callable | None):
+    def __init__(self, spec: Callable, vjp: Primitive | None):
         self.name = self.__name__ = spec.__name__
         self.spec = self.__wrapped__ = spec
         self.vjp = vjp
@@ -78,7 +77,7 @@ def primitive(vjp: Callable | None) -> Callable[[Callable], Primitive]:
 
 
 def register_kernel(name: str, module_name: str, kernel: Callable) -> None:
-    """Let `kernel` stand in for the primitive `name` in fast mode on arrays of the named module; it raises Unsupported to decline."""
+    """Let `kernel` stand in for the primitive `name` in fast mode on that module's arrays; it raises Unsupported to decline."""
     KERNELS[(name, module_name)] = kernel
 
 

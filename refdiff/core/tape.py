@@ -7,7 +7,7 @@ the result into gradients of the arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from refdiff.core.primitive import Primitive, connect_tape
@@ -51,8 +51,9 @@ def backward(end: Variable, g: Array) -> dict[int, Array]:
         plain = tuple(_plain(a) for a in node.args)
         if node.op.vjp is None:
             raise TypeError(f"primitive {node.op.name} has no gradient rule")
-        for arg, grad in zip(node.args, node.op.vjp.compute(out_grad, node.value, *plain, **node.constants), strict=True):
-            _accumulate(grads, arg, grad)
+        arg_grads = node.op.vjp.compute(out_grad, node.value, *plain, **node.constants)
+        for variable, grad in _pairs(node.args, arg_grads):
+            grads[id(variable)] = grads[id(variable)] + grad if id(variable) in grads else grad
     return grads
 
 
@@ -75,13 +76,14 @@ def _plain(a: Any) -> Any:
     return a
 
 
-def _accumulate(grads: dict[int, Array], arg: Any, grad: Any) -> None:
-    if type(arg) is Variable:
-        if grad is not None:
-            grads[id(arg)] = grads[id(arg)] + grad if id(arg) in grads else grad
-    elif type(arg) in (list, tuple):
-        for item, item_grad in zip(arg, grad, strict=True):
-            _accumulate(grads, item, item_grad)
+def _pairs(args: Any, grads: Any) -> Iterator[tuple[Variable, Array]]:
+    """Each variable among the arguments, those in lists included, with its gradient."""
+    for arg, grad in zip(args, grads, strict=True):
+        if type(arg) is Variable:
+            if grad is not None:
+                yield arg, grad
+        elif type(arg) in (list, tuple):
+            yield from _pairs(arg, grad)
 
 
 def _reverse_order(end: Variable) -> list[Variable]:
@@ -108,6 +110,12 @@ def _variables(args: Any) -> list[Variable]:
         elif type(arg) in (list, tuple):
             found.extend(_variables(arg))
     return found
+
+
+def bind_operators(operators: Mapping[str, Callable]) -> None:
+    """Give variables their operators and methods; called once, where the primitives behind them stand."""
+    for name, operator in operators.items():
+        setattr(Variable, name, lambda self, *args, _operator=operator: _operator(self, *args))
 
 
 connect_tape(Variable, record)

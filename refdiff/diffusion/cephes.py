@@ -1,7 +1,7 @@
 """float32 logarithm, sine and cosine, rounded as on a processor that computes them with the Cephes polynomials.
 
-torch draws its normals on a CPU with these (in eight lanes, with fused multiply-adds), and "the same seed, the same image"
-needs the same last bits.
+torch draws its normals with these on a CPU with AVX2 (in eight lanes, with fused multiply-adds), and "the same seed,
+the same image" needs the same last bits.
 
 Source: Moshier, Cephes Mathematical Library, logf.c and sinf.c: the coefficients and the reduction of the argument.
 """
@@ -19,7 +19,8 @@ LOG = [F(c) for c in (
 LN2_LOW, LN2_HIGH = F(-2.12194440e-4), F(0.693359375)
 SINE = [F(c) for c in (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)]
 COSINE = [F(c) for c in (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)]
-QUARTER_PI = [F(c) for c in (-0.78515625, -2.4187564849853515625e-4, -3.77489497744594108e-8)]  # minus pi / 4, in three parts
+# minus pi / 4, in three parts
+QUARTER_PI = [F(c) for c in (-0.78515625, -2.4187564849853515625e-4, -3.77489497744594108e-8)]
 FOUR_OVER_PI = F(1.27323954473516)
 
 
@@ -66,5 +67,5 @@ def _polynomial(coefficients: list[np.float32], x: np.ndarray) -> np.ndarray:
 
 
 def _fused(a: np.ndarray, b: np.ndarray | np.float32, c: np.ndarray | np.float32) -> np.ndarray:
-    """a b + c with one rounding: the product is exact in float64."""
+    """a b + c with one rounding: the product is exact in float64, the first rounding of the sum too fine to show."""
     return (a.astype(np.float64) * np.asarray(b, dtype=np.float64) + np.asarray(c, dtype=np.float64)).astype(F)

@@ -17,5 +17,5 @@ def guide(unconditional: Array, conditional: Array, *, scale: float) -> Array:
 
 
 def needs_unconditional(scale: float) -> bool:
-    """Whether the unconditional branch has a part in the result: not at scale 1, where one call of the network is enough."""
+    """Whether the unconditional branch has a part in the result: at scale 1 one call of the network is enough."""
     return scale != 1.0

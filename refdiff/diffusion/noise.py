@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -24,11 +25,13 @@ def stream(name: str, seed: int) -> Stream:
     Raises: BadRequest for an unknown name or a seed outside 0..2**64-1
     Traps: noise-rng
     """
-    if type(seed) is not int or not 0 <= seed < 2**64:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         raise BadRequest(f"the seed {seed!r} is not a whole number from 0 to 2**64-1")
+    if name == "cuda":
+        raise BadRequest('the random stream "cuda" is not built yet: choose torch or numpy, or bring the latents yourself')
     if name not in STREAMS:
         raise BadRequest(f'unknown random stream "{name}": choose one of {", ".join(STREAMS)}')
-    return STREAMS[name](seed)
+    return STREAMS[name](int(seed))
 
 
 class NumpyStream:
@@ -46,8 +49,9 @@ class TorchStream:
     """The normals of torch's CPU generator: Mersenne Twister words, then Box-Muller.
 
     Sixteen or more numbers are made from 24-bit uniforms in blocks of sixteen, the first eight of a block with the last
-    eight; a last block that is not full is drawn again for the last sixteen places. Fewer numbers are made one by one in
-    float64 from 53-bit uniforms, two at a time, the second kept for the next.
+    eight; a last block that is not full is drawn again for the last sixteen places. Fewer numbers are made one by one
+    in float64 from 53-bit uniforms, two at a time, the second kept for the next.
+    Of the seed only the low 32 bits count: seeds that differ by a multiple of 2**32 give the same numbers.
 
     Source: Matsumoto, Nishimura 1998; Box, Muller 1958; the order of the draws as in ATen's CPU normal distribution
     """
@@ -104,4 +108,4 @@ class TorchStream:
         return ((high << 32 | low) & ((1 << 53) - 1)) * 2.0**-53
 
 
-STREAMS = {"torch": TorchStream, "numpy": NumpyStream}
+STREAMS: dict[str, Callable[[int], Stream]] = {"torch": TorchStream, "numpy": NumpyStream}

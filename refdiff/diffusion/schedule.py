@@ -6,11 +6,14 @@ sqrt(a), x0 + sigma noise with sigma = sqrt((1 - a) / a) (variance exploding).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from refdiff.errors import BadRequest
 
 TABLES = ("float32-torch", "float64")
+Linspace = Callable[[float, float, int], np.ndarray]
 
 
 def alphas_cumprod(*, schedule: str, beta_start: float, beta_end: float, count: int, table: str) -> np.ndarray:
@@ -33,13 +36,13 @@ def alphas_cumprod(*, schedule: str, beta_start: float, beta_end: float, count: 
     return np.cumprod(alphas.astype(np.float64)).astype(np.float32)
 
 
-def linear_betas(start, end, count, linspace):  # noqa: ANN001, ANN201
-    """beta linear in t.  Source: Ho, Jain, Abbeel 2020 (arXiv 2006.11239), section 4"""
+def linear_betas(start: float, end: float, count: int, linspace: Linspace) -> np.ndarray:
+    """beta linear in t.  Shapes: -> [count]  Source: Ho, Jain, Abbeel 2020 (arXiv 2006.11239), section 4"""
     return linspace(start, end, count)
 
 
-def scaled_linear_betas(start, end, count, linspace):  # noqa: ANN001, ANN201
-    """sqrt(beta) linear in t; called "linear" in the CompVis code.  Source: Rombach et al. 2022, latent diffusion's configs"""
+def scaled_linear_betas(start: float, end: float, count: int, linspace: Linspace) -> np.ndarray:
+    """sqrt(beta) linear in t; "linear" in CompVis.  Shapes: -> [count]  Source: the configs of latent diffusion"""
     root = linspace(start**0.5, end**0.5, count)
     return root * root
 
@@ -48,7 +51,7 @@ BETAS = {"linear": linear_betas, "scaled_linear": scaled_linear_betas}
 
 
 def linspace_torch(start: float, end: float, count: int) -> np.ndarray:
-    """torch.linspace in float32, bit for bit: counted from the nearer end, each element rounded once.  Shapes: -> [count]"""
+    """torch.linspace in float32, bit for bit: counted from the nearer end, each rounded once.  Shapes: -> [count]"""
     first, last = np.float32(start), np.float32(end)
     if count == 1:
         return np.array([first])
@@ -65,12 +68,22 @@ def sigmas_of(alphas: np.ndarray) -> np.ndarray:
 
 
 def leading(steps: int, *, count: int, offset: int) -> np.ndarray:
-    """Times at equal whole strides from 0, plus an offset, latest first.  Shapes: -> [steps]  Traps: steps-offset, spacing"""
+    """Times at equal whole strides from 0, plus an offset, latest first.
+
+    Shapes: -> [steps]
+    Traps: steps-offset, spacing
+    """
     return (np.arange(steps) * (count // steps))[::-1] + offset
 
 
 def trailing(steps: int, *, count: int) -> np.ndarray:
-    """Times at equal strides down from the last one.  Shapes: -> [steps]  Traps: spacing"""
+    """Times at equal strides down from the last one, rounded (halves to even) before 1 is taken off.
+
+    Upstream's arange has one element too many for 62 of the numbers of steps up to 1000 (61 is the first): a last step
+    at time -1. It is left out here.
+    Shapes: -> [steps]
+    Traps: spacing
+    """
     return np.round(np.arange(count, 0, -count / steps)).astype(np.int64)[:steps] - 1
 
 

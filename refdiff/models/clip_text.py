@@ -48,8 +48,17 @@ class CLIPTextConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of config.json."""
-        extra = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "projection_dim": self.hidden_size}
-        return {**extra, "bos_token_id": self.vocab_size - 2, "pad_token_id": self.eos_token_id, **dataclasses.asdict(self)}
+        extra = {
+            "architectures": ["CLIPTextModel"],
+            "model_type": "clip_text_model",
+            "projection_dim": self.hidden_size,
+        }
+        return {
+            **extra,
+            "bos_token_id": self.vocab_size - 2,
+            "pad_token_id": self.eos_token_id,
+            **dataclasses.asdict(self),
+        }
 
 
 _IGNORED = frozenset(

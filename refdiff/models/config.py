@@ -13,7 +13,12 @@ C = TypeVar("C")
 
 
 def read_config(
-    config_type: type[C], data: Mapping[str, Any], *, renamed: Mapping[str, str], fixed: Mapping[str, tuple], ignored: frozenset[str]
+    config_type: type[C],
+    data: Mapping[str, Any],
+    *,
+    renamed: Mapping[str, str],
+    fixed: Mapping[str, tuple],
+    ignored: frozenset[str],
 ) -> C:
     """Make a frozen configuration from the JSON of a config.json.
 

@@ -15,7 +15,10 @@ def linear_params(width_in: int, width_out: int, *, bias: bool) -> Declaration:
 
 def conv_params(channels_in: int, channels_out: int, *, kernel: int) -> Declaration:
     """A convolution: weight [out,in,kernel,kernel] and bias [out]."""
-    return {"weight": Leaf((channels_out, channels_in, kernel, kernel), "weight"), "bias": Leaf((channels_out,), "bias")}
+    return {
+        "weight": Leaf((channels_out, channels_in, kernel, kernel), "weight"),
+        "bias": Leaf((channels_out,), "bias"),
+    }
 
 
 def norm_params(width: int) -> Declaration:

@@ -46,7 +46,12 @@ def transformer_block_params(width: int, context: int) -> Declaration:
         "norm2": norm_params(width),
         "attn2": attention_params(width, context),
         "norm3": norm_params(width),
-        "ff": {"net": {"0": {"proj": linear_params(width, 8 * width, bias=True)}, "2": linear_params(4 * width, width, bias=True)}},
+        "ff": {
+            "net": {
+                "0": {"proj": linear_params(width, 8 * width, bias=True)},
+                "2": linear_params(4 * width, width, bias=True),
+            }
+        },
     }
 
 

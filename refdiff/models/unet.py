@@ -58,7 +58,13 @@ class UNetConfig:
 
 
 # Options that old config.json files leave out, with the values that upstream then takes.
-_UPSTREAM_DEFAULTS = {"norm_num_groups": 32, "norm_eps": 1e-5, "flip_sin_to_cos": True, "freq_shift": 0, "layers_per_block": 2}
+_UPSTREAM_DEFAULTS = {
+    "norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "layers_per_block": 2,
+}
 _FIXED: dict[str, tuple] = {
     "act_fn": ("silu", "swish"), "center_input_sample": (False,), "downsample_padding": (1,), "mid_block_scale_factor": (1, 1.0),
     "mid_block_type": ("UNetMidBlock2DCrossAttn",), "only_cross_attention": (False,), "dual_cross_attention": (False,),
@@ -169,9 +175,7 @@ def block_params(ins: list[int], out: int, temb: int, context: int | None, resam
     return block
 
 
-def down_block(
-    p: Params, config: UNetConfig, x: Array, temb: Array, context: Array, *, heads: int
-) -> tuple[Array, list[Array]]:
+def down_block(p: Params, config: UNetConfig, x: Array, temb: Array, context: Array, *, heads: int) -> tuple[Array, list[Array]]:
     """Resnets, each followed by a transformer where the block attends, then a step down in size.
 
     Shapes: [B,C,H,W], [B,E], [B,T,D] -> [B,C',ceil(H/2),ceil(W/2)], and every value on the way, for the up path
@@ -265,7 +269,9 @@ def _check(config: UNetConfig) -> None:
             if kind not in known:
                 raise BadRequest(f"UNetConfig: option {name} holds {kind!r}; known are {', '.join(known)}")
     if len(config.heads) != levels:
-        raise BadRequest(f"UNetConfig: option attention_head_dim = {config.attention_head_dim} needs one entry for each of {levels} levels")
+        raise BadRequest(
+            f"UNetConfig: option attention_head_dim = {config.attention_head_dim} needs one entry for each of {levels} levels"
+        )
     for width, heads in zip(config.block_out_channels, config.heads, strict=True):
         if width % config.norm_num_groups:
             raise BadRequest(f"UNetConfig: {width} channels cannot be split into norm_num_groups = {config.norm_num_groups}")

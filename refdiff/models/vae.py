@@ -40,7 +40,13 @@ class VAEConfig:
         """Read config.json.  Raises: BadRequest for an option that is unknown, not supported or inconsistent."""
         data = {**_UPSTREAM_DEFAULTS, **data}
         _check_block_types(data)
-        config = read_config(cls, data, renamed={}, fixed=_FIXED, ignored=frozenset({"down_block_types", "up_block_types", "force_upcast"}))
+        config = read_config(
+            cls,
+            data,
+            renamed={},
+            fixed=_FIXED,
+            ignored=frozenset({"down_block_types", "up_block_types", "force_upcast"}),
+        )
         for width in config.block_out_channels:
             if width % config.norm_num_groups:
                 raise BadRequest(f"VAEConfig: {width} channels cannot be split into norm_num_groups = {config.norm_num_groups}")
@@ -216,7 +222,11 @@ def attention_block(p: Params, config: VAEConfig, x: Array) -> Array:
 def attention_block_params(width: int) -> Declaration:
     """The parameters of `attention_block`."""
     projections = {name: linear_params(width, width, bias=True) for name in ("to_q", "to_k", "to_v")}
-    return {"group_norm": norm_params(width), **projections, "to_out": numbered([linear_params(width, width, bias=True)])}
+    return {
+        "group_norm": norm_params(width),
+        **projections,
+        "to_out": numbered([linear_params(width, width, bias=True)]),
+    }
 
 
 def resnet_block(p: Params, config: VAEConfig, x: Array) -> Array:

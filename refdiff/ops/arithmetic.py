@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from refdiff.core.primitive import primitive
-from refdiff.core.tape import Variable
+from refdiff.core.tape import bind_operators
 from refdiff.xp import Array, array_module
 
 
@@ -179,19 +179,19 @@ def _window(ndim: int, axis: int, start: int, stop: int) -> tuple[slice, ...]:
     return tuple(window)
 
 
-def _method(op: Any) -> Any:
-    return lambda self, *args: op(self, *args)
-
-
-# The operators of recorded variables.
-Variable.__add__ = _method(add)
-Variable.__radd__ = lambda self, other: add(other, self)
-Variable.__sub__ = _method(subtract)
-Variable.__rsub__ = lambda self, other: subtract(other, self)
-Variable.__mul__ = _method(multiply)
-Variable.__rmul__ = lambda self, other: multiply(other, self)
-Variable.__truediv__ = lambda self, number: multiply(self, 1.0 / number)
-Variable.__neg__ = lambda self: multiply(self, -1.0)
-Variable.mean = _method(mean)
-Variable.reshape = lambda self, *shape: reshape(self, shape=shape)
-Variable.transpose = lambda self, *axes: transpose(self, axes=axes)
+# What the operators and methods of recorded variables mean.
+bind_operators(
+    {
+        "__add__": add,
+        "__radd__": lambda self, other: add(other, self),
+        "__sub__": subtract,
+        "__rsub__": lambda self, other: subtract(other, self),
+        "__mul__": multiply,
+        "__rmul__": lambda self, other: multiply(other, self),
+        "__truediv__": lambda self, number: multiply(self, 1.0 / number),
+        "__neg__": lambda self: multiply(self, -1.0),
+        "mean": mean,
+        "reshape": lambda self, *shape: reshape(self, shape=shape),
+        "transpose": lambda self, *axes: transpose(self, axes=axes),
+    }
+)

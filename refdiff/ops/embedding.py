@@ -23,9 +23,7 @@ def embedding(table: Array, ids: Array) -> Array:
     return table[ids]
 
 
-def timestep_embedding(
-    t: Array, *, width: int, flip_sin_to_cos: bool, freq_shift: float, max_period: float, dtype: Any
-) -> Array:
+def timestep_embedding(t: Array, *, width: int, flip_sin_to_cos: bool, freq_shift: float, max_period: float, dtype: Any) -> Array:
     """Sinusoids of the time at geometrically falling frequencies.
 
     Math: f_i = max_period^(-i / (width/2 - freq_shift)); [sin(t f), cos(t f)], or the cosines first if flipped

@@ -57,8 +57,13 @@ class Pipeline:
     kernels: str
 
     def __call__(
-        self, prompt: str | Sequence[str], negative_prompt: str = "", *, callback: Callable[[Step], None] | None = None, **options: Any
-    ) -> Output:  # fmt: skip
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str = "",
+        *,
+        callback: Callable[[Step], None] | None = None,
+        **options: Any,
+    ) -> Output:
         """Draw a picture for each prompt.
 
         Options: steps, sampler ("ddim", "euler", "pndm"), guidance, seed (one, or one a picture), rng ("torch", "numpy"),
@@ -70,7 +75,7 @@ class Pipeline:
             for step in text_to_image(self, request):
                 if callback is not None:
                     callback(step)
-                latents = to_host(step.x)
+            latents = to_host(step.x)
             return Output(pictures(self, latents), latents, recipe_of(self, request))
 
     @property
@@ -129,7 +134,9 @@ def pictures(pipe: Pipeline, latents: np.ndarray) -> list:
         z = to_device(latent[None] / np.asarray(pipe.vae.config.scaling_factor, dtype=latent.dtype), pipe.device)
         x = to_host(decode(pipe.vae.params, pipe.vae.config, z))[0]
         if not np.isfinite(x).all():
-            raise RefdiffError("the picture is not finite (NaN or infinity): the weights are damaged, or the dtype is too narrow for them")
+            raise RefdiffError(
+                "the picture is not finite (NaN or infinity): the weights are damaged, or the dtype is too narrow for them"
+            )
         levels = np.round(np.clip(x / 2 + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)  # round half to even
         images.append(Image.fromarray(levels.transpose(1, 2, 0)))
     return images

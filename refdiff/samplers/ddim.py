@@ -28,9 +28,7 @@ def ddim(
         direction = (x - denoised) / sigma
         up = eta * target * math.sqrt(max(sigma**2 - target**2, 0.0)) / sigma
         x = denoised + math.sqrt(max(target**2 - up**2, 0.0)) * direction
-        if up > 0.0:
-            if noise is None:
-                raise ValueError("eta above 0 needs noise")
-            x = x + up * like(noise.normal(x.shape), x)
+        if up > 0.0 and noise is not None:
+            x = x + up * like(noise.normal(x.shape).astype(x.dtype), x)
         x = restated(x, target, sigmas[i + 1])
         yield Step(i, sigmas[i + 1], x, denoised)

@@ -1,13 +1,9 @@
-"""A sampler: a solver with the tables and conventions of one of upstream's schedulers.
-
-`from_config` reads the scheduler_config.json of a checkpoint. Every option is honoured, or refused by name.
-"""
+"""A sampler: a solver with the tables and conventions of one of upstream's schedulers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,9 @@ import numpy as np
 from refdiff.diffusion import prediction, schedule
 from refdiff.diffusion.noise import Stream
 from refdiff.errors import BadRequest
-from refdiff.samplers.families import FAMILIES, Family, Grid
+from refdiff.samplers.families import FAMILIES, Family
+from refdiff.samplers.grids import Grid
+from refdiff.samplers.options import choose, read
 from refdiff.samplers.step import Step
 from refdiff.xp import Array
 
@@ -37,95 +35,109 @@ class Sampler:
     eta: float
 
     def timesteps(self, steps: int) -> np.ndarray:
-        """The time of every call of the network.  Shapes: -> [n], int64, or float32 for Euler
+        """The time of every call of the network.
 
+        Shapes: -> [steps] int64, or float32 for Euler; [steps+1] for PNDM, which calls it twice at its second time
         Raises: BadRequest for steps outside 1..number of training times
         """
-        return self.family.calls(self._grid(steps))
+        return self.family.calls(self._grid(steps).times)
 
     def sigmas(self, steps: int) -> np.ndarray:
-        """The noise before each step and after the last.  Shapes: -> [steps + 1]"""
+        """The noise before each step and after the last.  Shapes: -> [steps+1]"""
         return self._grid(steps).sigmas
 
-    def sample(self, model: Model, x: Array, steps: int, *, noise: Stream | None = None, start: int = 0) -> Array:
+    def sample(
+        self,
+        model: Model,
+        x: Array,
+        steps: int,
+        *,
+        noise: Stream | None = None,
+        start: int = 0,  # house: 0 is the whole run
+    ) -> Array:
         """Run all steps and give the last latent back.
 
-        Shapes: [B,...] -> [B,...]; x of unit variance, or for start > 0 a latent with the noise of step `start`
+        Shapes: x [B,...] of unit variance, or for start > 0 with the noise of step `start` (`add_noise`) -> [B,...]
+        Raises: BadRequest as `iterate`
         """
         for step in self.iterate(model, x, steps, noise=noise, start=start):
             x = step.x
         return x
 
-    def iterate(self, model: Model, x: Array, steps: int, *, noise: Stream | None = None, start: int = 0) -> Iterator[Step]:
+    def iterate(
+        self,
+        model: Model,
+        x: Array,
+        steps: int,
+        *,
+        noise: Stream | None = None,
+        start: int = 0,  # house: 0 is the whole run
+    ) -> Iterator[Step]:
         """Run the steps one by one; each yields its latent and the denoised one.
 
-        Raises: BadRequest for steps outside 1..number of training times, or start outside 0..steps-1
+        Raises: BadRequest for steps outside 1..number of training times, start outside 0..steps-1, or eta without noise
         """
         grid = self._grid(steps)
         if not 0 <= start < steps:
             raise BadRequest(f"start {start} is not a step: choose 0 to {steps - 1}")
+        if self.eta > 0.0 and noise is None:
+            raise BadRequest(f"eta {self.eta} needs noise: give a random stream")
+        return self._steps(model, x, grid, noise, start)
+
+    def _steps(self, model: Model, x: Array, grid: Grid, noise: Stream | None, start: int) -> Iterator[Step]:
         sigmas = [float(s) for s in grid.sigmas[start:]]
-        targets = [float(s) for s in grid.targets[start:]]
-        time_of = dict(zip(sigmas, grid.times[start:].tolist(), strict=False))
-        convert = prediction.DENOISED[self.config["prediction_type"]]
+        policy: dict[str, Any] = {name: values[start:].tolist() for name, values in grid.policy.items()}
+        if self.family.stochastic:
+            policy |= {"eta": self.eta, "noise": noise}
+        times = iter(self.family.calls(grid.times[start:]).tolist())
+        denoised = prediction.DENOISED[self.config["prediction_type"]]
 
         def denoise(x: Array, sigma: float) -> Array:
             a, s = prediction.signal_and_noise(sigma)
             scaled = x * a
-            return convert(scaled, model(scaled, time_of[sigma]), a, s)
+            return denoised(scaled, model(scaled, next(times)), a, s)
 
-        x = x * (self.family.initial(grid) if start == 0 else 1.0 / self.family.outside(sigmas[0]))
-        for step in self.family.solve(denoise, x, sigmas, targets, self.eta, noise):
-            yield step._replace(index=start + step.index, x=step.x * self.family.outside(step.sigma))
+        x = x * (grid.initial if start == 0 else 1.0 / self.family.outside(sigmas[0]))
+        for step in self.family.solve(denoise, x, sigmas, **policy):
+            yield replace(step, index=start + step.index, x=step.x * self.family.outside(step.sigma))
 
     def add_noise(self, x0: Array, noise: Array, steps: int, start: int) -> Array:
-        """A latent with the noise that step `start` of `steps` expects.  Shapes: [B,...], [B,...] -> [B,...]"""
+        """A latent with the noise that step `start` of `steps` expects.
+
+        Shapes: [B,...], [B,...] -> [B,...]
+        Traps: img2img-t
+        """
         sigma = float(self.sigmas(steps)[start])
         return (x0 + sigma * noise) * self.family.outside(sigma)
 
     def _grid(self, steps: int) -> Grid:
         count = len(self.alphas)
-        if type(steps) is not int or not 1 <= steps <= count:
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= count:
             raise BadRequest(f"{steps} steps cannot be made: choose a whole number from 1 to {count}")
         return self.family.grid(self.config, self.alphas, steps)
 
 
-SHARED = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")  # what describes the model
-
-
 def from_config(
-    config: Mapping[str, Any] | str | Path, *, name: str | None = None, eta: float | None = None, table: str = "float32-torch"
+    config: Mapping[str, Any] | str | Path,
+    *,
+    name: str | None = None,
+    eta: float | None = None,
+    table: str = "float32-torch",
 ) -> Sampler:
-    """The sampler that a scheduler_config.json describes; `name` (ddim, euler, pndm) takes another solver with its betas.
+    """The sampler that a scheduler_config.json describes: its contents, its file or its folder.
 
-    Raises: BadRequest for a file that cannot be read, an unknown class or name, an option that is unknown or not supported
+    `name` ("ddim", "euler", "pndm") takes another solver for the same model; `eta`, 0 to 1, is DDIM's share of fresh
+    noise; `table` is the precision of the schedule: "float32-torch", as upstream's, or "float64".
+    Raises: BadRequest for a file that cannot be read, a class or name or option that is unknown, a value not supported
     """
-    data = config if isinstance(config, Mapping) else _read(Path(config))
-    known = {family.class_name: family for family in FAMILIES.values()}
-    class_name = data.get("_class_name")
-    if class_name not in known:
-        raise BadRequest(f"unknown scheduler {class_name!r}: known are {', '.join(known)}")
-    own = known[class_name]
-    family = own if name is None else FAMILIES.get(name)
-    if family is None:
-        raise BadRequest(f'unknown sampler "{name}": choose one of {", ".join(FAMILIES)}')
-    options = own.read_options(data, strict=True)
-    if family is not own:
-        options = family.read_options({**{k: options[k] for k in SHARED}, **data}, strict=False)
+    family, options = choose(read(config), name)
+    if eta is not None and not 0.0 <= eta <= 1.0:
+        raise BadRequest(f"eta {eta} is outside 0..1")
+    if eta and not family.stochastic:
+        able = " or ".join(n for n, f in FAMILIES.items() if f.stochastic)
+        raise BadRequest(f"{family.class_name} draws no noise: leave eta {eta} out, or use --sampler {able}")
     alphas = schedule.alphas_cumprod(
         schedule=options["beta_schedule"], beta_start=options["beta_start"], beta_end=options["beta_end"],
         count=options["num_train_timesteps"], table=table,
     )  # fmt: skip
-    if eta is not None and not 0.0 <= eta <= 1.0:
-        raise BadRequest(f"eta {eta} is outside 0..1")
-    return Sampler({"_class_name": family.class_name, **options}, family, alphas, 0.0 if eta is None else eta)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BadRequest(f"{path} cannot be read as a scheduler's configuration: {error}") from error
-    if not isinstance(data, dict):
-        raise BadRequest(f"{path} does not hold a scheduler's configuration")
-    return data
+    return Sampler({"_class_name": family.class_name, **options}, family, alphas, eta or 0.0)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from refdiff.xp import Array
 
 Denoise = Callable[[Array, float], Array]  # (x, sigma) -> the denoised latent
 
 
-class Step(NamedTuple):
-    """Step `index` ended: `x` now has noise of deviation `sigma`; `denoised` is what the step took the picture to be."""
+@dataclass(frozen=True)
+class Step:
+    """Step `index` is done: `x` has noise of deviation `sigma` now; `denoised` is what it took the picture to be."""
 
     index: int
     sigma: float

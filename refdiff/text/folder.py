@@ -100,9 +100,7 @@ def _check_complete(vocabulary: Vocabulary, settings: Settings, path: Path) -> N
         made = {left + right for left, right in vocabulary.merges} | {token.text for _, token in settings.special}
         unmade = sorted(vocabulary.ids.keys() - symbols - made, key=lambda token: vocabulary.ids[token])
         if unmade:
-            raise BadRequest(
-                f"{path}: no merge makes the token {unmade[0]!r}: copy the file again, it may be cut short"
-            )
+            raise BadRequest(f"{path}: no merge makes the token {unmade[0]!r}: copy the file again, it may be cut short")
 
 
 def _settings(path: Path, vocabulary: Vocabulary, listed: list[dict[str, Any]]) -> Settings:

@@ -38,11 +38,17 @@ STATE_FILE = "state.npz"
 class Task(Protocol):
     """What is trained: the first parameters, the batch of a step, and the loss of a batch."""
 
-    def initial(self) -> dict[str, np.ndarray]: ...
+    def initial(self) -> dict[str, np.ndarray]:
+        """The parameters before the first update."""
+        ...
 
-    def batch(self, step: int) -> dict[str, np.ndarray]: ...
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """The arrays of one step, the samples along their first axis."""
+        ...
 
-    def loss(self, params: Any, batch: Mapping[str, Array]) -> Any: ...
+    def loss(self, params: Any, batch: Mapping[str, Array]) -> Any:
+        """The loss of a batch, a mean over its samples."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -130,19 +136,23 @@ def open_state(folder: Path, first: Mapping[str, np.ndarray], settings: Optimize
         vector = to_device(flatten_vector(first, list(first)), device)
         return State(0, vector, vector * 0, vector * 0, vector, [])
     if run_file.read_text() != run:
-        raise BadRequest(f"{folder} holds a run with other settings (see {run_file}): continue with those, or name another folder")
+        raise BadRequest(
+            f"{folder} holds a run with other settings (see {run_file}): continue with those, or name another folder"
+        )
     with np.load(state_file) as data:
-        vectors = [to_device(data[name], device) for name in ("vector", "m", "v", "average")]
-        if vectors[0].size != sum(value.size for value in first.values()):
+        vector, m, v, average = (to_device(data[name], device) for name in ("vector", "m", "v", "average"))
+        if vector.size != sum(value.size for value in first.values()):
             raise BadRequest(f"{state_file} belongs to a model with other parameters: name another folder")
-        return State(int(data["step"]), *vectors, losses=data["losses"].tolist())
+        return State(int(data["step"]), vector, m, v, average, data["losses"].tolist())
 
 
 def save_state(folder: Path, state: State) -> None:
     """Write the state so that a kill at any moment leaves the old one or the new one, never half a file."""
-    vectors = {name: to_host(getattr(state, name)) for name in ("vector", "m", "v", "average")}
+    vector, m, v, average = (to_host(x) for x in (state.vector, state.m, state.v, state.average))
     losses = np.array(state.losses, dtype=np.float64)
-    write_atomically(folder / STATE_FILE, lambda f: np.savez(f, step=state.step, losses=losses, **vectors))
+    write_atomically(
+        folder / STATE_FILE, lambda f: np.savez(f, step=state.step, losses=losses, vector=vector, m=m, v=v, average=average)
+    )
 
 
 def write_atomically(path: Path, write: Callable[[Any], Any]) -> None:

@@ -14,7 +14,14 @@ from refdiff.xp import Array, array_module
 
 
 def vae_loss(
-    params: Params, config: VAEConfig, images: Array, noise: Array, pixel_weight: Array, *, mse_weight: float, kl_weight: float
+    params: Params,
+    config: VAEConfig,
+    images: Array,
+    noise: Array,
+    pixel_weight: Array,
+    *,
+    mse_weight: float,
+    kl_weight: float,
 ) -> Any:
     """How badly the autoencoder reconstructs, and how far its posterior is from a standard normal.
 
@@ -31,19 +38,23 @@ def vae_loss(
 
 
 def diffusion_loss(
-    params: Params, config: UNetConfig, text_config: CLIPTextConfig, x0: Array, noise: Array, t: Array, ids: Array,
-    *, alphas_cumprod: Array, prediction_type: str, weight: Array,
-) -> Any:  # fmt: skip
-    """How badly the U-Net, given the text, predicts its target in a noisy latent; the text encoder is trained with it.
+    params: Params,
+    config: UNetConfig,
+    text_config: CLIPTextConfig,
+    noisy: Array,
+    target: Array,
+    t: Array,
+    ids: Array,
+    weight: Array,
+) -> Any:
+    """How badly the U-Net, given the text, predicts `target` in a noisy latent; the text encoder is trained with it.
 
-    `params` holds the two networks under "unet" and "text_encoder".
+    `params` holds the two networks under "unet" and "text_encoder"; `noised` makes the noisy latent and its target.
 
-    Math: mean(w (network(a x0 + s noise, t, text) - target)^2), a^2 = alphas_cumprod[t], s^2 = 1 - a^2,
-    target = noise (epsilon) or a noise - s x0 (v_prediction)
-    Shapes: x0 and noise [B,C,h,w], t [B] integers, ids [B,T] integers, weight [B,1,h,w] -> []
-    Source: Ho, Jain, Abbeel 2020 (arXiv 2006.11239), equation 14; Salimans, Ho 2022 (arXiv 2202.00512), appendix D
+    Math: mean(w (network(noisy, t, text) - target)^2)
+    Shapes: noisy and target [B,C,h,w], t [B] integers, ids [B,T] integers, weight [B,1,h,w] -> []
+    Source: Ho, Jain, Abbeel 2020 (arXiv 2006.11239), equation 14
     """
-    noisy, target = noised(x0, noise, alphas_cumprod[t], prediction_type=prediction_type)
     context, _ = clip_text.clip_text(params.text_encoder, text_config, ids)
     prediction = unet.unet(params.unet, config, noisy, t, context)
     return mean(square(prediction - target) * weight)
@@ -56,7 +67,12 @@ TARGETS = {
 
 
 def noised(x0: Array, noise: Array, alpha_cumprod: Array, *, prediction_type: str) -> tuple[Array, Array]:
-    """The noisy latents and what the network should predict in them.  Shapes: [B,C,h,w], [B,C,h,w], [B] -> [B,C,h,w] twice"""
+    """The noisy latents and what the network should predict in them, for a^2 = alpha_cumprod and s^2 = 1 - a^2.
+
+    Math: a x0 + s noise; noise itself (epsilon), or a noise - s x0 (v_prediction)
+    Shapes: [B,C,h,w], [B,C,h,w], [B] -> [B,C,h,w] twice
+    Source: Ho, Jain, Abbeel 2020 (arXiv 2006.11239), equation 4; Salimans, Ho 2022 (arXiv 2202.00512), appendix D
+    """
     xp = array_module(x0)
     a = xp.sqrt(alpha_cumprod)[:, None, None, None]
     s = xp.sqrt(1.0 - alpha_cumprod)[:, None, None, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from refdiff.models.clip_text import CLIPTextConfig
 from refdiff.models.unet import UNetConfig
 from refdiff.models.vae import VAEConfig
@@ -11,8 +13,8 @@ VAE = VAEConfig(
     in_channels=3, out_channels=3, block_out_channels=(16, 32, 64), layers_per_block=1, latent_channels=4,
     norm_num_groups=8, scaling_factor=1.0, sample_size=64,
 )  # fmt: skip
-VAE_BATCH = {"crop": 32, "crop_batch": 32, "whole_batch": 16}
-VAE_LOSS = {"mse_weight": 4.0, "kl_weight": 1e-4, "thing_weight": 4.0}
+VAE_BATCH: dict[str, Any] = {"crop": 32, "crop_batch": 32, "whole_batch": 16}
+VAE_LOSS: dict[str, Any] = {"mse_weight": 4.0, "kl_weight": 1e-4, "thing_weight": 4.0}
 VAE_WHOLE_FROM = 0.8  # the share of the steps after which whole pictures follow crops
 VAE_OPTIMIZER = OptimizerSettings(
     learning_rate=2e-3, warmup_steps=50, decay_from=0.3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0,
@@ -38,8 +40,8 @@ UNET = UNetConfig(
     flip_sin_to_cos=True, freq_shift=0, sample_size=16,
 )  # fmt: skip
 PREDICTION_TYPE = "v_prediction"
-BETAS = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "num_train_timesteps": 1000}
-UNET_BATCH = {
+BETAS: dict[str, Any] = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "num_train_timesteps": 1000}
+UNET_BATCH: dict[str, Any] = {
     "batch_size": 32, "drop_caption": 0.1, "thing_weight": 5.0,
     "time_quantiles": ((0.0, 0.06, 0.9, 1.0), (0.0, 100.0, 700.0, 1000.0)),
 }  # fmt: skip
@@ -47,7 +49,7 @@ UNET_OPTIMIZER = OptimizerSettings(
     learning_rate=1e-3, warmup_steps=100, decay_from=0.5, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0,
     clip_norm=1.0, ema_decay=0.999,
 )  # fmt: skip
-SCHEDULER = {
+SCHEDULER: dict[str, Any] = {
     "_class_name": "DDIMScheduler", **BETAS, "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0,
     "prediction_type": PREDICTION_TYPE, "timestep_spacing": "trailing",
 }  # fmt: skip

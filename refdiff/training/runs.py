@@ -14,7 +14,6 @@ import numpy as np
 
 from refdiff.checkpoints import open_component, save_component
 from refdiff.core.params import Params, flatten, map_arrays, tree
-from refdiff.models.vae import VAEConfig
 from refdiff.training import recipes
 from refdiff.training.curve import draw_loss_curve
 from refdiff.training.data import Pictures
@@ -62,7 +61,10 @@ def train_unet(run: Run, data: LatentSet, *, vocabulary: int, alphas_cumprod: np
     """Train a U-Net and its text encoder; at the end the folder holds model/unet, model/text_encoder and loss.png."""
     start = None
     if run.start is not None:
-        start = {**_prefixed("unet", _float32(run.start, "unet")), **_prefixed("text_encoder", _float32(run.start, "text_encoder"))}
+        start = {
+            **_prefixed("unet", _float32(run.start, "unet")),
+            **_prefixed("text_encoder", _float32(run.start, "text_encoder")),
+        }
     task = UNetTask(
         recipes.UNET, recipes.text_config(vocabulary), data, alphas_cumprod, start, run.seed,
         prediction_type=recipes.PREDICTION_TYPE, **recipes.UNET_BATCH,
@@ -103,8 +105,8 @@ def latent_set(
             things.append(shrink(masks, config.downscale))
             ids += [list(encode(caption)) for caption in captions]
             progress(min(first + ENCODE_CHUNK, count), count)
-        arrays = {"latents": np.concatenate(latents), "things": np.concatenate(things), "ids": np.array(ids), "empty": np.array(list(encode("")))}
-        write_atomically(path, lambda f: np.savez(f, **arrays))
+        made = LatentSet(np.concatenate(latents), np.concatenate(things), np.array(ids), np.array(list(encode(""))))
+        write_atomically(path, lambda f: np.savez(f, latents=made.latents, things=made.things, ids=made.ids, empty=made.empty))
     with np.load(path) as data:
         return LatentSet(data["latents"], data["things"], data["ids"], data["empty"])
 
@@ -128,9 +130,7 @@ def flatten_from(params: Params, name: str) -> dict[str, np.ndarray]:
 
 
 def _steps(task: VAETask | UNetTask, settings: OptimizerSettings, run: Run) -> Iterator[State]:
-    return train(
-        task, settings, steps=run.steps, folder=run.folder, device=run.device, save_seconds=run.save_seconds
-    )
+    return train(task, settings, steps=run.steps, folder=run.folder, device=run.device, save_seconds=run.save_seconds)
 
 
 def _float32(folder: Path, name: str) -> dict[str, np.ndarray]:

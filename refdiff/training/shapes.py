@@ -162,7 +162,9 @@ def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Pointing up, corners on the circle: the largest distance to its three sides."""
-    sides = [x * math.cos(a) + y * math.sin(a) for a in (math.pi / 2, math.pi / 2 + 2 * math.pi / 3, math.pi / 2 - 2 * math.pi / 3)]
+    sides = [
+        x * math.cos(a) + y * math.sin(a) for a in (math.pi / 2, math.pi / 2 + 2 * math.pi / 3, math.pi / 2 - 2 * math.pi / 3)
+    ]
     return np.maximum.reduce(sides) - 0.5
 
 
@@ -185,4 +187,11 @@ def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.minimum(np.maximum(a - 0.32, b - 1.0), np.maximum(a - 1.0, b - 0.32))
 
 
-_DISTANCES = {"circle": _circle, "square": _square, "triangle": _triangle, "star": _star, "ring": _ring, "cross": _cross}
+_DISTANCES = {
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "ring": _ring,
+    "cross": _cross,
+}

@@ -16,7 +16,7 @@ from refdiff.models.unet import UNetConfig
 from refdiff.models.vae import VAEConfig
 from refdiff.training.initial import initial_values
 from refdiff.training.loop import step_random
-from refdiff.training.losses import diffusion_loss
+from refdiff.training.losses import diffusion_loss, noised
 from refdiff.xp import Array, like
 
 
@@ -82,15 +82,20 @@ class UNetTask:
 
     def loss(self, params: Any, batch: Mapping[str, Array]) -> Any:
         """The loss of a batch.  Shapes: -> []"""
-        return diffusion_loss(
-            params, self.config, self.text_config, batch["x0"], batch["noise"], batch["t"], batch["ids"],
-            alphas_cumprod=like(self.alphas_cumprod, batch["x0"]), prediction_type=self.prediction_type,
-            weight=batch["weight"],
-        )  # fmt: skip
+        alphas = like(self.alphas_cumprod, batch["x0"])[batch["t"]]
+        noisy, target = noised(batch["x0"], batch["noise"], alphas, prediction_type=self.prediction_type)
+        return diffusion_loss(params, self.config, self.text_config, noisy, target, batch["t"], batch["ids"], batch["weight"])
 
 
 # As zero_module in the CompVis code: every residual branch begins as nothing, and the network's output as zero.
-ZERO_AT_START = ("conv2.weight", "conv2.bias", "proj_out.weight", "proj_out.bias", "unet.conv_out.weight", "unet.conv_out.bias")
+ZERO_AT_START = (
+    "conv2.weight",
+    "conv2.bias",
+    "proj_out.weight",
+    "proj_out.bias",
+    "unet.conv_out.weight",
+    "unet.conv_out.bias",
+)
 
 
 def encode_pictures(params: Params, config: VAEConfig, images: np.ndarray, *, batch_size: int) -> np.ndarray:

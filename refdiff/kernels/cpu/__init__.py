@@ -21,7 +21,8 @@ def register() -> None:
 
 def compiled_before() -> bool:
     """Whether an earlier process left compiled kernels for this one."""
-    return any(Path(conv._gather.stats.cache_path).glob("*.nbi"))
+    folder = conv._gather.stats.cache_path
+    return folder is not None and any(Path(folder).glob("*.nbi"))
 
 
 register()

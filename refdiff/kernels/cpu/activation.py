@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import ONE, exp_row, jit, parallel, require_float32
+from refdiff.kernels.cpu.common import ONE, _exp_row, jit, parallel, require_float32
 
 # The normal distribution's tail: Phi(-x) = e^(-x^2/2) P(t), t = 1 / (1 + 0.3 x), x >= 0. P has no constant term; its
 # coefficients (of t, t^2, ...) are a least-squares fit to erfcx over 0..14, relative error 1.4e-8.
@@ -27,7 +27,7 @@ def _normal(x, n, work, e, bits, phi):
     c6, c7, c8, c9, c10 = TAIL[5], TAIL[6], TAIL[7], TAIL[8], TAIL[9]
     for i in range(n):
         work[i] = -HALF * x[i] * x[i]
-    exp_row(work, e, bits, n)
+    _exp_row(work, e, bits, n)
     for i in range(n):
         t = ONE / (ONE + SLOPE * abs(x[i]))
         p = c10
@@ -72,13 +72,17 @@ def _geglu_back(start, stop, g, x, dx):
 
 @jit
 def _silu(start, stop, x, y):
-    work, e, bits = np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=np.int32)
+    work, e, bits = (
+        np.empty(CHUNK, dtype=np.float32),
+        np.empty(CHUNK, dtype=np.float32),
+        np.empty(CHUNK, dtype=np.int32),
+    )
     for r in range(start, stop):
         first = r * CHUNK
         n = min(CHUNK, len(x) - first)
         for i in range(n):
             work[i] = -x[first + i]
-        exp_row(work, e, bits, n)
+        _exp_row(work, e, bits, n)
         for i in range(n):
             y[first + i] = x[first + i] / (ONE + e[i])
 

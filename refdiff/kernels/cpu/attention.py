@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import ONE, exp_row, jit, parallel, require_float32
+from refdiff.kernels.cpu.common import ONE, _exp_row, jit, parallel, require_float32
 
 
 @jit
@@ -22,7 +22,7 @@ def _softmax_rows(start, stop, scores, scale, causal, out):
                 top = max(top, row[s] * scale)
             for s in range(seen):
                 shifted[s] = row[s] * scale - top
-            exp_row(shifted, e, bits, seen)
+            _exp_row(shifted, e, bits, seen)
             total = np.float32(0)
             for s in range(seen):
                 total += e[s]
@@ -63,7 +63,15 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
 
 
 def attention_vjp(
-    g: np.ndarray, out: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale: float, causal: bool
+    g: np.ndarray,
+    out: np.ndarray,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    *,
+    heads: int,
+    scale: float,
+    causal: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The gradients of attention."""
     require_float32(g, q, k, v)
@@ -72,7 +80,15 @@ def attention_vjp(
     dp = g_h @ v_h.swapaxes(-1, -2)
     shape = (-1, *p.shape[2:])
     ds = np.empty(p.shape, dtype=np.float32)
-    parallel(_softmax_back, p.shape[0] * p.shape[1], p.size, p.reshape(shape), dp.reshape(shape), np.float32(scale), ds.reshape(shape))
+    parallel(
+        _softmax_back,
+        p.shape[0] * p.shape[1],
+        p.size,
+        p.reshape(shape),
+        dp.reshape(shape),
+        np.float32(scale),
+        ds.reshape(shape),
+    )
     dq, dk, dv = ds @ k_h, ds.swapaxes(-1, -2) @ q_h, p.swapaxes(-1, -2) @ g_h
     return _merge_heads(dq), _merge_heads(dk), _merge_heads(dv)
 
@@ -82,7 +98,15 @@ def _probabilities(q: np.ndarray, k: np.ndarray, scale: float, causal: bool) -> 
     scores = q @ k.swapaxes(-1, -2)
     p = np.empty(scores.shape, dtype=np.float32)
     shape = (-1, *p.shape[2:])
-    parallel(_softmax_rows, p.shape[0] * p.shape[1], p.size, scores.reshape(shape), np.float32(scale), causal, p.reshape(shape))
+    parallel(
+        _softmax_rows,
+        p.shape[0] * p.shape[1],
+        p.size,
+        scores.reshape(shape),
+        np.float32(scale),
+        causal,
+        p.reshape(shape),
+    )
     return p
 
 

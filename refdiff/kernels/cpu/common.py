@@ -58,7 +58,7 @@ def parallel(kernel: Callable, count: int, size: int, *args: Any) -> None:
         future.result()
 
 
-# e^x = 2^n e^r with |r| <= ln 2 / 2: a Taylor polynomial for e^r (its first error is 5e-9 of the value), 2^n by its exponent bits.
+# e^x = 2^n e^r with |r| <= ln 2 / 2: a Taylor polynomial for e^r (its error is 5e-9 of the value), 2^n by its bits.
 LOG2E = np.float32(1.0 / math.log(2.0))
 LN2_HIGH = np.float32(0.693145751953125)
 LN2_LOW = np.float32(math.log(2.0) - 0.693145751953125)
@@ -68,7 +68,7 @@ LOWEST, HIGHEST = np.float32(-87.0), np.float32(88.0)
 
 
 @inline
-def exp_row(x, out, bits, n):
+def _exp_row(x, out, bits, n):
     """out[:n] = e^x[:n]; `bits` is an int32 array of the same length. Below -87 the result is e^-87, about 1e-38."""
     for i in range(n):
         v = min(max(x[i], LOWEST), HIGHEST)

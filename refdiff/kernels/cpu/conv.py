@@ -78,7 +78,14 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, 
 
 
 def conv2d_vjp(
-    g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, padding: Padding
+    g: np.ndarray,
+    out: np.ndarray,
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    *,
+    stride: int,
+    padding: Padding,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The gradients of conv2d."""
     require_float32(g, x, weight, bias)
@@ -101,7 +108,8 @@ def conv2d_vjp(
 
 
 def _prepare(x: np.ndarray, weight: np.ndarray, stride: int, padding: Padding) -> tuple:
-    """The image in NHWC, the kernel as a matrix [K*K*C,O], and the geometry (kernel, stride, top, left, rows, columns, channels)."""
+    """The image in NHWC, the kernel as a matrix [K*K*C,O], and the geometry (kernel, stride, top, left, rows, columns,
+    channels)."""
     kernel = weight.shape[2]
     top, bottom, left, right = padding
     if weight.shape[3] != kernel:

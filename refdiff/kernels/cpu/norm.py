@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import ONE, exp_row, jit, nchw, nhwc, parallel, require_float32
+from refdiff.kernels.cpu.common import ONE, _exp_row, jit, nchw, nhwc, parallel, require_float32
 
 
 @jit
@@ -58,7 +58,7 @@ def _forward(start, stop, x, weight, bias, groups, eps, activate, y):
             if activate:
                 for c in range(channels):
                     minus[c] = -out[c]
-                exp_row(minus, e, bits, channels)
+                _exp_row(minus, e, bits, channels)
                 for c in range(channels):
                     out[c] = out[c] / (ONE + e[c])
 
@@ -82,7 +82,7 @@ def _backward(start, stop, g, x, weight, bias, groups, eps, activate, dx, dweigh
             if activate:
                 for c in range(channels):
                     minus[c] = -(row[c] * scale[c] + shift[c])
-                exp_row(minus, e, bits, channels)
+                _exp_row(minus, e, bits, channels)
                 for c in range(channels):
                     s = ONE / (ONE + e[c])
                     out[c] = grad[c] * (s * (ONE - minus[c] * (ONE - s)))
@@ -116,7 +116,9 @@ def _run_forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: in
     return nchw(y.reshape(image.shape))
 
 
-def _run_backward(g: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float, activate: bool) -> tuple:
+def _run_backward(
+    g: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float, activate: bool
+) -> tuple:
     require_float32(g, x, weight, bias)
     image = nhwc(x)
     flat = image.reshape(x.shape[0], -1, x.shape[1])
@@ -133,7 +135,9 @@ def group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, groups: i
     return _run_forward(x, weight, bias, groups, eps, False)
 
 
-def group_norm_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, groups: int, eps: float) -> tuple:
+def group_norm_vjp(
+    g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, groups: int, eps: float
+) -> tuple:
     """The gradients of group_norm."""
     return _run_backward(g, x, weight, bias, groups, eps, False)
 

@@ -30,8 +30,15 @@ def adamw_step(
     """Shapes: [N] four times -> [N] three times"""
     require_float32(vector, gradient, m, v)
     b1, b2 = settings.beta1, settings.beta2
-    new = tuple(np.empty_like(vector) for _ in range(3))
-    numbers = (rate / (1.0 - b1**step), 1.0 - rate * settings.weight_decay, b1, b2, 1.0 / (1.0 - b2**step), settings.eps)
+    new = np.empty_like(vector), np.empty_like(vector), np.empty_like(vector)
+    numbers = (
+        rate / (1.0 - b1**step),
+        1.0 - rate * settings.weight_decay,
+        b1,
+        b2,
+        1.0 / (1.0 - b2**step),
+        settings.eps,
+    )
     parallel(_adamw, len(vector), len(vector), vector, gradient, m, v, *(np.float32(x) for x in numbers), *new)
     return new
 

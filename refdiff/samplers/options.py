@@ -1,0 +1,92 @@
+"""Reading a scheduler_config.json: every option is honoured or refused by name, none is passed over."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from refdiff.errors import BadRequest
+from refdiff.samplers.families import FAMILIES, FOREIGN, Family
+
+FILE = "scheduler_config.json"
+
+
+def read(config: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
+    """The contents of a scheduler's configuration: itself, its file, or the folder that the file is in.
+
+    Raises: BadRequest where there is no such file, or it is not a JSON object
+    """
+    if isinstance(config, Mapping):
+        return config
+    path = Path(config) / FILE if Path(config).is_dir() else Path(config)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"{path} cannot be read as a scheduler's configuration: {error}") from error
+    if not isinstance(data, dict):
+        raise BadRequest(f"{path} is not a scheduler's configuration: it holds no JSON object")
+    return data
+
+
+def choose(data: Mapping[str, Any], name: str | None) -> tuple[Family, dict[str, Any]]:
+    """The family that is meant, and every option that it has.
+
+    With a `name`, the betas and the prediction type are those of `data`, and so are all further options that the family
+    named shares with it.
+    Raises: BadRequest for an unknown class, name or option, and for a value that is not supported
+    """
+    own = next((f for f in FAMILIES.values() if f.class_name == data.get("_class_name")), None)
+    if name is not None and name not in FAMILIES:
+        raise BadRequest(f'unknown sampler "{name}": choose one of {", ".join(FAMILIES)}')
+    family = own if name is None else FAMILIES[name]
+    if family is None:
+        known = ", ".join(f.class_name for f in FAMILIES.values())
+        raise BadRequest(f"scheduler {data.get('_class_name')!r} is not among {known}: use --sampler {' or '.join(FAMILIES)}")
+    if family is own:
+        return family, _own_options(family, data)
+    return family, _borrowed_options(family, own, data)
+
+
+def _own_options(family: Family, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a file of this family writes out, and upstream's defaults for the others."""
+    for key, value in data.items():
+        if key in family.defaults or key.startswith("_") or value in FOREIGN.get(key, ()):
+            continue
+        meaning = f"{key} = {value!r} is not an option of it" if key in FOREIGN else f"unknown option {key} = {value!r}"
+        raise BadRequest(f"{family.class_name}: {meaning}; its options are {', '.join(family.defaults)}")
+    return _checked(family, {**family.defaults, **{k: v for k, v in data.items() if k in family.defaults}})
+
+
+def _borrowed_options(family: Family, own: Family | None, data: Mapping[str, Any]) -> dict[str, Any]:
+    """This family's options, where the file was written for another one, `own` (None: one that is not known here)."""
+    unknown = [k for k in data if own and k not in own.defaults and k not in FOREIGN and not k.startswith("_")]
+    if own and unknown:
+        raise BadRequest(f"{own.class_name}: unknown option {unknown[0]} = {data[unknown[0]]!r}: take it out of the file")
+    missing = [k for k in ("beta_start", "beta_end", "beta_schedule") if k not in data]
+    if own is None and missing:
+        raise BadRequest(f"{data.get('_class_name')!r} does not say its {', '.join(missing)}: it has no schedule to use")
+    if data.get("rescale_betas_zero_snr"):
+        raise BadRequest("option rescale_betas_zero_snr = True changes the betas and is not supported")
+    options = {**family.defaults, **{k: v for k, v in data.items() if k in family.defaults}}
+    for key, allowed in family.only.items():
+        if key not in data and options[key] not in allowed:  # a default of upstream's that it may not even use
+            options[key] = allowed[0]
+    return _checked(family, options)
+
+
+def _checked(family: Family, options: dict[str, Any]) -> dict[str, Any]:
+    for key, allowed in family.only.items():
+        if options[key] not in allowed:
+            listed = " or ".join(repr(v) for v in allowed)
+            raise BadRequest(f"{family.class_name}: option {key} = {options[key]!r} is not supported; it must be {listed}")
+    for key, least in (("num_train_timesteps", 1), ("steps_offset", 0)):
+        if type(options[key]) is not int or options[key] < least:
+            raise BadRequest(f"{family.class_name}: {key} = {options[key]!r} must be a whole number from {least} on")
+    for key in ("beta_start", "beta_end"):
+        value = options[key]
+        if type(value) not in (int, float) or not (math.isfinite(value) and 0.0 < value < 1.0):
+            raise BadRequest(f"{family.class_name}: {key} = {value!r} must be a number between 0 and 1")
+    return options
