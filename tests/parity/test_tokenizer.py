@@ -59,10 +59,10 @@ def as_plain_names(folder: Path) -> None:
 
 
 def with_learned_words(folder: Path) -> None:
-    """Textual inversion, old: two added tokens, one of them found inside words."""
+    """Textual inversion, old: three added tokens, one of them found inside words, one with a blank in it."""
     as_sd1(folder)
     size = len(json.loads((folder / "vocab.json").read_text("utf-8")))
-    write(folder / "added_tokens.json", {"<my-cat>": size, "cat": size + 1})
+    write(folder / "added_tokens.json", {"<my-cat>": size, "cat": size + 1, "my cat": size + 2})
 
 
 def with_greedy_marks(folder: Path) -> None:
@@ -85,7 +85,13 @@ def in_one_file(folder: Path) -> None:
 
 
 SPELLINGS = [as_written, as_sd1, as_sd2, as_sdxl_2, as_plain_names, with_learned_words, with_greedy_marks, in_one_file]
-MORE = ["a <my-cat> and a Cat: cats <MY-CAT>", "a  red  on onto ON on! RED", "!!a!", "\t<|endoftext|>  !  on"]
+MORE = [
+    "My \r\n cat and my cats",
+    "a <my-cat> and a Cat: cats <MY-CAT>",
+    "a  red  on onto ON on! RED",
+    "!!a!",
+    "\t<|endoftext|>  !  on",
+]
 
 
 def pair(folder: Path) -> tuple[Tokenizer, CLIPTokenizer]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from refdiff.errors import BadRequest
 from refdiff.text import Tokenizer, build_small
+from refdiff.text.settings import SpecialToken
 
 SMALL = build_small("a large red circle on yellow background , it 's".split(), max_length=8)
 
@@ -70,6 +71,14 @@ def test_untaught_words_are_named_once() -> None:
 def test_a_full_vocabulary_has_no_untaught_words() -> None:
     assert Tokenizer.clip().known_words == frozenset()
     assert Tokenizer.clip().untaught("xkqzjw") == []
+
+
+def test_a_special_token_of_two_words_is_found_across_any_white_space() -> None:
+    token = SpecialToken("my cat", normalised=True, left=False, right=False, alone=False, special=False)
+    special = (*SMALL.settings.special, (SMALL.vocab_size, token))
+    tokenizer = Tokenizer(SMALL.vocabulary, dataclasses.replace(SMALL.settings, special=special))
+    assert tokenizer.encode("a My \r\n cat").ids[2:4] == (SMALL.vocab_size, SMALL.end_id)
+    assert tokenizer.vocab_size == SMALL.vocab_size + 1
 
 
 def test_half_of_a_character_is_refused() -> None:
