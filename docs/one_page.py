@@ -79,9 +79,6 @@ def ddim_step(x, prediction, a, a_next, prediction_type):
     return np.float32(math.sqrt(a_next)) * x0 + np.float32(math.sqrt(1 - a_next)) * epsilon
 
 
-# ==== The text encoder
-
-
 def clip_text(p, config, ids):
     """[B,T] -> [B,T,D]"""
     p = {key.removeprefix("text_model."): value for key, value in p.items()}
@@ -162,9 +159,6 @@ def spatial_transformer(p, at, x, context, heads, groups):
     h = h + linear(p, block + "ff.net.2.", value * gelu(gate))
     h = h.reshape(batch, height, width, channels).transpose(0, 3, 1, 2)  # [B,HW,C] -> [B,C,H,W]
     return x + conv(p, at + "proj_out.", h)
-
-
-# ==== The decoder of the autoencoder
 
 
 def vae_decode(p, config, z):
@@ -248,9 +242,6 @@ def silu(x):
 
 def gelu(x):
     return x * (0.5 * (1 + erf(x * np.float32(math.sqrt(0.5)))))
-
-
-# ==== Files
 
 
 def component(folder):

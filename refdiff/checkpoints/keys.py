@@ -28,7 +28,7 @@ OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "p
 def _old_attention(key: str) -> str:
     for new, old in OLD_ATTENTION.items():
         for leaf in ("weight", "bias"):
-            if ".attentions." in key and key.endswith(f".{new}.{leaf}"):
+            if key.endswith(f".{new}.{leaf}"):
                 return key.removesuffix(f"{new}.{leaf}") + f"{old}.{leaf}"
     return key
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -40,8 +42,8 @@ class ShapesSet:
     def scenes(self, indices: list[int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """The scenes of those numbers, as `batch` gives them."""
         scenes = [shapes.scene(self.seed, index, two_share=self.two_share, split=self.split) for index in indices]
-        images = to_model([shapes.render(scene) for scene in scenes])
-        return images, np.stack([shapes.foreground(scene) for scene in scenes]), [scene.caption for scene in scenes]
+        images, things = zip(*(shapes.draw(scene) for scene in scenes), strict=True)
+        return to_model(images), np.stack(things), [scene.caption for scene in scenes]
 
     def words(self) -> list[str]:
         """Every word that a caption can hold, in a fixed order."""
@@ -50,7 +52,11 @@ class ShapesSet:
 
 @dataclass(frozen=True)
 class FolderSet:
-    """A folder of images, each with its caption in a text file of the same name (`cat.png`, `cat.txt`)."""
+    """A folder of images with captions.
+
+    The caption of `cat.png` stands in `cat.txt`, or for all images in one file, metadata.jsonl or captions.jsonl, with a
+    line such as {"file_name": "cat.png", "text": "a black cat"} for each.
+    """
 
     images: np.ndarray  # [N,3,size,size]
     captions: tuple[str, ...]
@@ -63,10 +69,11 @@ class FolderSet:
         """
         if not folder.is_dir():
             raise BadRequest(f"{folder} is not a folder of images")
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        listed = _listed_captions(folder)
+        files = [folder / name for name in listed] or _image_files(folder)
         if not files:
             raise BadRequest(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-        captions = tuple(_caption_of(path) for path in files)
+        captions = tuple(listed[path.name] if listed else _caption_of(path) for path in files)
         return cls(to_model([_square(path, size) for path in files]), captions)
 
     def batch(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -81,26 +88,75 @@ class FolderSet:
 
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+LISTS = ("metadata.jsonl", "captions.jsonl")
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _listed_captions(folder: Path) -> Mapping[str, str]:
+    """Captions by file name from a list in the folder, in the order of the names; empty without a list."""
+    lists = [folder / name for name in LISTS if (folder / name).exists()]
+    if not lists:
+        return {}
+    if len(lists) > 1:
+        raise BadRequest(f"{folder} holds both {' and '.join(LISTS)}: keep one")
+    captions = dict(_entry(lists[0], number, line) for number, line in enumerate(_read(lists[0]).splitlines(), 1) if line.strip())
+    forgotten = [path.name for path in _image_files(folder) if path.name not in captions]
+    if forgotten:
+        raise BadRequest(f"{lists[0]} has no line for {forgotten[0]}: add one, or move the image out of the folder")
+    return dict(sorted(captions.items()))
+
+
+def _entry(path: Path, number: int, line: str) -> tuple[str, str]:
+    try:
+        entry = json.loads(line)
+        name, text = entry["file_name"], entry["text"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadRequest(f'{path} line {number} is not of the form {{"file_name": "cat.png", "text": "a black cat"}}') from error
+    if not isinstance(name, str) or not isinstance(text, str) or Path(name).name != name:
+        raise BadRequest(f"{path} line {number}: file_name must be an image in the same folder, and text its caption")
+    if not (path.parent / name).is_file():
+        raise BadRequest(f"{path} line {number} names {name}, which is not in the folder")
+    return name, text.strip()
 
 
 def _caption_of(image: Path) -> str:
     path = image.with_suffix(".txt")
+    if not path.is_file():
+        raise BadRequest(f"{image} has no caption: write it in {path.name} beside it, or in {LISTS[0]}")
+    return _read(path).strip()
+
+
+def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{image} has no caption: write it in {path}") from error
+        raise BadRequest(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
 def _square(path: Path, size: int) -> np.ndarray:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), method=Image.Resampling.LANCZOS))
-    except (OSError, UnidentifiedImageError) as error:
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(ImageOps.fit(_on_white(upright), (size, size), method=Image.Resampling.LANCZOS))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadRequest(f"{path} cannot be read as an image: {error}") from error
 
 
-def to_model(pictures: list[np.ndarray]) -> np.ndarray:
+def _on_white(image: Any) -> Any:
+    """Without transparency: what stands behind transparent pixels in a file is of no meaning, often black."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def to_model(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Pictures as the networks take them.  Shapes: B times [H,W,3] uint8 -> [B,3,H,W] float32 in [-1,1]"""
     return np.stack(pictures).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1.0)

@@ -50,7 +50,7 @@ UNET_OPTIMIZER = OptimizerSettings(
     clip_norm=1.0, ema_decay=0.999,
 )  # fmt: skip
 SCHEDULER: dict[str, Any] = {
-    "_class_name": "DDIMScheduler", **BETAS, "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0,
+    "_class_name": "DDIMScheduler", **BETAS, "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 1,
     "prediction_type": PREDICTION_TYPE, "timestep_spacing": "trailing",
 }  # fmt: skip
 LATENT_COUNT = 20000  # pictures encoded for the U-Net

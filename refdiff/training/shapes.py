@@ -7,9 +7,10 @@ A caption reads `a [small|large] COLOUR SHAPE [above|below|to the left of|... a 
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,11 +23,18 @@ COLOURS = {
 GREYS = {"white": (245, 245, 245), "black": (15, 15, 15), "gray": (150, 150, 150)}
 PALETTE = {**COLOURS, **GREYS}
 HELD_OUT = frozenset({("green", "star"), ("blue", "triangle"), ("orange", "ring"), ("purple", "square")})
+ALL_PAIRS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
+PAIRS = {
+    "train": tuple(pair for pair in ALL_PAIRS if pair not in HELD_OUT),
+    "heldout": tuple(pair for pair in ALL_PAIRS if pair in HELD_OUT),
+}
 RADII = {("small", 1): (7.5, 10.0), ("large", 1): (15.0, 19.0), ("small", 2): (6.8, 8.6), ("large", 2): (11.0, 12.5)}
 RELATIONS = {
     "above": ("above",), "below": ("below",), "left": ("to the left of", "left of"), "right": ("to the right of", "right of"),
 }  # fmt: skip
 INVERSE = {"above": "below", "below": "above", "left": "right", "right": "left"}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def scene(seed: int, index: int, *, two_share: float, split: str) -> Scene:
     """
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
     count = 2 if rng.random() < two_share else 1
-    pairs = [_pair(rng, held_out=split == "heldout" and i == 0) for i in range(count)]
+    pairs = [_choice(rng, PAIRS[split if i == 0 else "train"]) for i in range(count)]
     background = _background(rng, used={colour for colour, _ in pairs})
     centres, relation = _layout(rng, count)
     things = []
@@ -81,25 +89,34 @@ def scene(seed: int, index: int, *, two_share: float, split: str) -> Scene:
 
 def render(scene: Scene) -> np.ndarray:
     """The picture of a scene, edges smoothed over one pixel.  Shapes: -> [64,64,3] uint8"""
-    image = np.empty((SIZE, SIZE, 3), dtype=np.float64)
-    image[:] = PALETTE[scene.background]
-    for thing in scene.things:
-        cover = coverage(thing.shape, thing.x, thing.y, thing.radius)[:, :, None]
-        image = image * (1.0 - cover) + np.array(PALETTE[thing.colour], dtype=np.float64) * cover
-    return np.round(image).astype(np.uint8)
+    return draw(scene)[0]
 
 
 def foreground(scene: Scene) -> np.ndarray:
     """The pixels that a thing touches.  Shapes: -> [64,64] bool"""
-    covers = [coverage(t.shape, t.x, t.y, t.radius) for t in scene.things]
-    return np.maximum.reduce(covers) > 0
+    return draw(scene)[1]
 
 
-def coverage(shape: str, x: float, y: float, radius: float) -> np.ndarray:
-    """How much of each pixel a shape covers, 0 to 1, from the signed distance to its edge.  Shapes: -> [64,64]"""
-    rows, columns = _grid()
-    distance = _DISTANCES[shape]((columns - x) / radius, (rows - y) / radius) * radius
-    return np.clip(0.5 - distance, 0.0, 1.0)
+def draw(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """The picture of a scene and the pixels that a thing touches.  Shapes: -> [64,64,3] uint8, [64,64] bool"""
+    image = np.empty((SIZE, SIZE, 3))
+    image[:] = PALETTE[scene.background]
+    touched = np.zeros((SIZE, SIZE), dtype=bool)
+    for thing in scene.things:
+        place = _box(thing.x, thing.y, thing.radius)
+        rows, columns = _GRID[place[0]], _GRID[place[1]]
+        cover = coverage(thing.shape, columns - thing.x, rows[:, None] - thing.y, thing.radius)
+        touched[place] |= cover > 0
+        cover = cover[:, :, None]
+        image[place] = image[place] * (1.0 - cover) + np.array(PALETTE[thing.colour]) * cover
+    return np.round(image).astype(np.uint8), touched
+
+
+def coverage(shape: str, x: np.ndarray, y: np.ndarray, radius: float | np.ndarray) -> np.ndarray:
+    """How much a shape around the origin covers of the pixels with their centres at x, y (downwards), 0 to 1, from the
+    signed distance to its edge.  Shapes: any that broadcast, in pixels
+    """
+    return np.clip(0.5 - _DISTANCES[shape](x / radius, y / radius) * radius, 0.0, 1.0)
 
 
 def all_words() -> list[str]:
@@ -108,9 +125,8 @@ def all_words() -> list[str]:
     return [*grammar, *PALETTE, *SHAPES]
 
 
-def _pair(rng: np.random.Generator, *, held_out: bool) -> tuple[str, str]:
-    pairs = [(c, s) for c in COLOURS for s in SHAPES if ((c, s) in HELD_OUT) == held_out]
-    return pairs[rng.integers(len(pairs))]
+def _choice(rng: np.random.Generator, options: Sequence[T]) -> T:
+    return options[rng.integers(len(options))]
 
 
 def _background(rng: np.random.Generator, *, used: set[str]) -> str:
@@ -118,8 +134,7 @@ def _background(rng: np.random.Generator, *, used: set[str]) -> str:
     for name, edge in (("white", 0.45), ("black", 0.57), ("gray", 0.69)):
         if u < edge:
             return name
-    free = [colour for colour in COLOURS if colour not in used]
-    return free[rng.integers(len(free))]
+    return _choice(rng, [colour for colour in COLOURS if colour not in used])
 
 
 def _layout(rng: np.random.Generator, count: int) -> tuple[list[tuple[float, float]], str]:
@@ -128,7 +143,7 @@ def _layout(rng: np.random.Generator, count: int) -> tuple[list[tuple[float, flo
         return [(0.0, 0.0)], ""
     near, far = (SIZE / 4 + rng.uniform(-2, 2) for _ in range(2))
     off = SIZE / 2 + rng.uniform(-4, 4), SIZE / 2 + rng.uniform(-4, 4)
-    relation = tuple(RELATIONS)[rng.integers(4)]
+    relation = _choice(rng, tuple(RELATIONS))
     low, high = near, SIZE - far
     first, second = (low, high) if relation in ("above", "left") else (high, low)
     if relation in ("above", "below"):
@@ -139,16 +154,20 @@ def _layout(rng: np.random.Generator, count: int) -> tuple[list[tuple[float, flo
 def _caption(rng: np.random.Generator, things: list[Thing], relation: str, background: str) -> str:
     text = things[0].words
     if relation:
-        spelled = RELATIONS[relation]
-        text += f" {spelled[rng.integers(len(spelled))]} {things[1].words}"
+        text += f" {_choice(rng, RELATIONS[relation])} {things[1].words}"
     said = rng.random() < (0.15 if background == "white" else 1.0)  # a white background is usually not mentioned
     return f"{text} on a {background} background" if said else text
 
 
-@functools.cache
-def _grid() -> tuple[np.ndarray, np.ndarray]:
-    centres = np.arange(SIZE) + 0.5
-    return centres[:, None], centres[None, :]
+_GRID = np.arange(SIZE) + 0.5  # the centres of the pixels
+_REACH = 2.0  # pixels that the smoothed tip of a star or triangle may stand out of its circle, and some to spare
+
+
+def _box(x: float, y: float, radius: float) -> tuple[slice, slice]:
+    low = (max(math.floor(c - radius - _REACH), 0) for c in (y, x))
+    high = (min(math.ceil(c + radius + _REACH), SIZE) for c in (y, x))
+    top, left = (slice(a, b) for a, b in zip(low, high, strict=True))
+    return top, left
 
 
 # Signed distances to the edge of each shape of radius 1 at the origin, negative inside; x right, y down.
