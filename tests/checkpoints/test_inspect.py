@@ -50,9 +50,7 @@ def test_what_does_not_fit_is_listed_in_full(text_folder, text_weights):
     report = inspect(text_folder / "text_encoder")
     assert report.family == "one component: CLIPTextModel" and len(report.components) == 1
     component = report.components[0]
-    assert (
-        component.missing == tuple(key for key in text_weights if "layers.1.mlp" in key) and len(component.missing) == 4
-    )
+    assert component.missing == tuple(key for key in text_weights if "layers.1.mlp" in key) and len(component.missing) == 4
     assert component.unknown == ("logit_scale",) and component.misshapen == ("text_model.final_layer_norm.bias",)
     assert component.twice == ("final_layer_norm.weight",) and component.ignored == ("embeddings.position_ids",)
     assert component.dtypes == {"F32": len(weights) - 2, "F16": 1, "I64": 1}

@@ -169,9 +169,7 @@ def test_progress_grows_to_the_whole_and_the_index_comes_last(tmp_path):
     def write_tokenizer(path):
         seen.append((path, sorted(os.listdir(tmp_path))))
 
-    write_synthetic(
-        "tiny", tmp_path, lambda *step: told.append(step), seed=0, dtype="float16", write_tokenizer=write_tokenizer
-    )
+    write_synthetic("tiny", tmp_path, lambda *step: told.append(step), seed=0, dtype="float16", write_tokenizer=write_tokenizer)
     written = [done for done, _ in told]
     assert written == sorted(written) and told[-1] == (4547206, 4547206) and {total for _, total in told} == {4547206}
     assert seen == [(tmp_path / "tokenizer", ["text_encoder", "unet", "vae"])]

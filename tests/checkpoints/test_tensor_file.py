@@ -96,6 +96,12 @@ def test_bfloat16_is_the_nearest_one_ties_to_even(x):
     np.testing.assert_array_equal(bits, wanted)
 
 
+def test_bfloat16_ties_go_to_the_even_one():
+    lower = np.array([0x3F80, 0x3F81, 0xBF80, 0xBF81, 0x0000, 0x7F7F], np.uint32)
+    middle = (lower << 16 | 0x8000).view(np.float32)
+    assert narrow_bfloat16(middle).tolist() == [0x3F80, 0x3F82, 0xBF80, 0xBF82, 0x0000, 0x7F80]
+
+
 def test_bfloat16_files_are_read_as_float32(tmp_path):
     x = np.array([[1.0, -2.5], [3.140625, 1e30]], np.float32)
     write_safetensors(tmp_path / "w", {"x": x, "s": np.array(0.5)}, dtype="bfloat16")

@@ -103,9 +103,7 @@ def test_a_key_that_the_index_does_not_know_is_named(sharded):
 def test_a_key_in_two_shards_is_named(sharded, text_weights):
     folder, places = sharded
     keys = list(places)
-    write_by_hand(
-        folder / places[keys[1]], {k: text_weights[k] for k in keys if places[k] == places[keys[1]] or k == keys[0]}
-    )
+    write_by_hand(folder / places[keys[1]], {k: text_weights[k] for k in keys if places[k] == places[keys[1]] or k == keys[0]})
     error = refused(folder)
     assert error.key == keys[0] and error.file == folder / places[keys[1]]
 
@@ -140,8 +138,6 @@ def test_an_index_without_a_map_is_refused(sharded, text):
 def test_no_weights_and_pickled_weights_are_told_apart(text_folder):
     folder = text_folder / "text_encoder"
     (folder / "model.safetensors").unlink()
-    assert "holds no weights: diffusion_pytorch_model.safetensors or model.safetensors is missing" in str(
-        refused(folder)
-    )
+    assert "holds no weights: diffusion_pytorch_model.safetensors or model.safetensors is missing" in str(refused(folder))
     (folder / "pytorch_model.bin").write_bytes(b"")
     assert "holds pytorch_model.bin, a pickle, which can run any code" in str(refused(folder))
