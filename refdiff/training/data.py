@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,12 +69,10 @@ class FolderSet:
         """
         if not folder.is_dir():
             raise BadRequest(f"{folder} is not a folder of images")
-        listed = _listed_captions(folder)
-        files = [folder / name for name in listed] or _image_files(folder)
-        if not files:
+        pairs = _listed(folder) or [(path, _caption_of(path)) for path in _image_files(folder)]
+        if not pairs:
             raise BadRequest(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-        captions = tuple(listed[path.name] if listed else _caption_of(path) for path in files)
-        return cls(to_model([_square(path, size) for path in files]), captions)
+        return cls(to_model([_square(path, size) for path, _ in pairs]), tuple(caption for _, caption in pairs))
 
     def batch(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """`count` random pictures [B,3,size,size] in [-1,1], every pixel counted as part of a thing, and the captions."""
@@ -95,31 +93,30 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _listed_captions(folder: Path) -> Mapping[str, str]:
-    """Captions by file name from a list in the folder, in the order of the names; empty without a list."""
+def _listed(folder: Path) -> list[tuple[Path, str]]:
+    """Images and captions from a list in the folder, in its order; nothing without a list."""
     lists = [folder / name for name in LISTS if (folder / name).exists()]
-    if not lists:
-        return {}
     if len(lists) > 1:
         raise BadRequest(f"{folder} holds both {' and '.join(LISTS)}: keep one")
-    captions = dict(_entry(lists[0], number, line) for number, line in enumerate(_read(lists[0]).splitlines(), 1) if line.strip())
-    forgotten = [path.name for path in _image_files(folder) if path.name not in captions]
-    if forgotten:
-        raise BadRequest(f"{lists[0]} has no line for {forgotten[0]}: add one, or move the image out of the folder")
-    return dict(sorted(captions.items()))
+    pairs = [_entry(path, i, line) for path in lists for i, line in enumerate(_read(path).split("\n"), 1) if line.strip()]
+    forgotten = sorted(set(_image_files(folder)) - {path for path, _ in pairs})
+    if lists and forgotten:
+        raise BadRequest(f"{lists[0]} has no line for {forgotten[0].name}: add one, or move the image out of the folder")
+    return pairs
 
 
-def _entry(path: Path, number: int, line: str) -> tuple[str, str]:
+def _entry(path: Path, number: int, line: str) -> tuple[Path, str]:
     try:
         entry = json.loads(line)
         name, text = entry["file_name"], entry["text"]
     except (ValueError, KeyError, TypeError) as error:
         raise BadRequest(f'{path} line {number} is not of the form {{"file_name": "cat.png", "text": "a black cat"}}') from error
-    if not isinstance(name, str) or not isinstance(text, str) or Path(name).name != name:
-        raise BadRequest(f"{path} line {number}: file_name must be an image in the same folder, and text its caption")
-    if not (path.parent / name).is_file():
-        raise BadRequest(f"{path} line {number} names {name}, which is not in the folder")
-    return name, text.strip()
+    if not isinstance(name, str) or not isinstance(text, str):
+        raise BadRequest(f"{path} line {number}: file_name and text must be strings")
+    image = path.parent / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or not image.is_file():
+        raise BadRequest(f"{path} line {number} names {name}, which is not a file in the folder")
+    return image, text.strip()
 
 
 def _caption_of(image: Path) -> str:
@@ -141,6 +138,8 @@ def _square(path: Path, size: int) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow would cut their values off at 255
+                raise BadRequest(f"{path} has more than 8 bits a channel: save it with 8")
             upright = ImageOps.exif_transpose(image)
             return np.asarray(ImageOps.fit(_on_white(upright), (size, size), method=Image.Resampling.LANCZOS))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

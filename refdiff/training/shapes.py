@@ -126,7 +126,7 @@ def all_words() -> list[str]:
 
 
 def _choice(rng: np.random.Generator, options: Sequence[T]) -> T:
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 def _background(rng: np.random.Generator, *, used: set[str]) -> str:
