@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from refdiff.checkpoints import check_finite, open_component
+from refdiff.checkpoints import open_component
 from refdiff.checkpoints.folder import read_model_index
 from refdiff.core import primitive
 from refdiff.core.params import Params, map_arrays
@@ -69,8 +69,7 @@ def model_folder(path_or_name: Path | str | None) -> Path:
 
 def open_on(folder: Path, name: str, *, device: str, dtype: str) -> Component:
     """One component with its weights as arrays of `dtype` on `device`; memory-mapped where they already are what is needed."""
-    config, stored = open_component(folder, name, check_values=False)
-    check_finite(stored, folder / name)
+    config, stored = open_component(folder, name, check_values=True)
     return Component(config, on_device(stored, device=device, dtype=dtype))
 
 
