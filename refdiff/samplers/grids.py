@@ -32,14 +32,11 @@ def strided_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> G
 
     `targets` are the sigmas of these ends. Before time 0 the signal is whole, or that of time 0 where set_alpha_to_one
     is false.
-    Raises: BadRequest where the offset takes the first time beyond the last training time
+    Raises: BadRequest as `spaced`
     Traps: prev-t-stride, final-alpha
     """
     count = len(alphas)
     times = np.round(spaced(config, steps)).astype(np.int64)
-    if times[0] >= count:
-        offset = config["steps_offset"]
-        raise BadRequest(f"{steps} steps with steps_offset {offset} begin at time {times[0]} of {count}: take fewer steps")
     ends = times - count // steps
     final = 1.0 if config["set_alpha_to_one"] else float(alphas[0])
     targets = schedule.sigmas_of(np.where(ends >= 0, alphas[np.maximum(ends, 0)].astype(np.float64), final))
@@ -76,13 +73,22 @@ def euler_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Gri
 
 
 def spaced(config: Mapping[str, Any], steps: int) -> np.ndarray:
-    """The times of n steps as DDIM, PNDM and Euler space them; linspace is not rounded.  Shapes: -> [n]"""
+    """The times of n steps as DDIM, PNDM and Euler space them; linspace is not rounded.
+
+    Shapes: -> [n]
+    Raises: BadRequest where the offset takes the first time beyond the last training time: no network has learnt it
+    Traps: steps-offset
+    """
     count = config["num_train_timesteps"]
-    return {
+    times = {
         "leading": lambda: schedule.leading(steps, count=count, offset=config["steps_offset"]),
         "trailing": lambda: schedule.trailing(steps, count=count),
         "linspace": lambda: schedule.linspaced(steps, count=count),
     }[config["timestep_spacing"]]()
+    if times[0] >= count:
+        offset = config["steps_offset"]
+        raise BadRequest(f"{steps} steps with steps_offset {offset} begin at time {times[0]} of {count}: take fewer steps")
+    return times
 
 
 def once(times: np.ndarray) -> np.ndarray:

@@ -78,8 +78,7 @@ class Sampler:
         Raises: BadRequest for steps outside 1..number of training times, start outside 0..steps-1, or eta without noise
         """
         grid = self._grid(steps)
-        if not 0 <= start < steps:
-            raise BadRequest(f"start {start} is not a step: choose 0 to {steps - 1}")
+        _require_step(start, steps)
         if self.eta > 0.0 and noise is None:
             raise BadRequest(f"eta {self.eta} needs noise: give a random stream")
         return self._steps(model, x, grid, noise, start)
@@ -105,9 +104,12 @@ class Sampler:
         """A latent with the noise that step `start` of `steps` expects.
 
         Shapes: [B,...], [B,...] -> [B,...]
+        Raises: BadRequest for steps outside 1..number of training times, or start outside 0..steps-1
         Traps: img2img-t
         """
-        sigma = float(self.sigmas(steps)[start])
+        sigmas = self.sigmas(steps)
+        _require_step(start, steps)
+        sigma = float(sigmas[start])
         return (x0 + sigma * noise) * self.family.outside(sigma)
 
     def _grid(self, steps: int) -> Grid:
@@ -115,6 +117,11 @@ class Sampler:
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= count:
             raise BadRequest(f"{steps} steps cannot be made: choose a whole number from 1 to {count}")
         return self.family.grid(self.config, self.alphas, steps)
+
+
+def _require_step(start: int, steps: int) -> None:
+    if not 0 <= start < steps:
+        raise BadRequest(f"start {start} is not a step: choose 0 to {steps - 1}")
 
 
 def from_config(

@@ -1,0 +1,205 @@
+"""Every option of a scheduler_config.json is honoured, or refused by name."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from refdiff.diffusion.noise import stream
+from refdiff.errors import BadRequest
+from refdiff.samplers import from_config
+from refdiff.samplers.families import FAMILIES
+
+BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
+# scheduler/scheduler_config.json of Stable Diffusion 1.5, as published.
+SD15 = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
+PLAIN = {
+    "ddim": {"_class_name": "DDIMScheduler", **BETAS, "clip_sample": False},
+    "euler": {"_class_name": "EulerDiscreteScheduler", **BETAS},
+    "pndm": {"_class_name": "PNDMScheduler", **BETAS, "skip_prk_steps": True},
+}
+every_name = pytest.mark.parametrize("name", PLAIN)
+
+BAD = [
+    *[(name, "beta_schedule", "squaredcos_cap_v2") for name in PLAIN],
+    *[(name, "trained_betas", [0.1, 0.2]) for name in PLAIN],
+    *[(name, "prediction_type", "sample") for name in PLAIN],
+    *[(name, "prediction_type", ["epsilon"]) for name in PLAIN],
+    *[(name, "timestep_spacing", "even") for name in PLAIN],
+    *[(name, "beta_start", value) for name in PLAIN for value in (0, -0.1, 1.0, "0.1", None, float("nan"), True)],
+    *[(name, "beta_end", value) for name in PLAIN for value in (0, 2.0, float("inf"))],
+    *[(name, "num_train_timesteps", value) for name in PLAIN for value in (0, -1, 1.5, "1000", None, True)],
+    *[(name, "steps_offset", value) for name in PLAIN for value in (-1, 0.5, "1", None)],
+    ("ddim", "clip_sample", True),
+    ("ddim", "thresholding", True),
+    ("ddim", "rescale_betas_zero_snr", True),
+    ("ddim", "set_alpha_to_one", "yes"),
+    ("pndm", "set_alpha_to_one", None),
+    ("pndm", "skip_prk_steps", False),
+    ("pndm", "prediction_type", "v_prediction"),
+    ("euler", "interpolation_type", "log_linear"),
+    ("euler", "use_karras_sigmas", True),
+    ("euler", "use_exponential_sigmas", True),
+    ("euler", "use_beta_sigmas", True),
+    ("euler", "sigma_min", 0.1),
+    ("euler", "sigma_max", 10.0),
+    ("euler", "timestep_type", "continuous"),
+    ("euler", "rescale_betas_zero_snr", True),
+    ("euler", "final_sigmas_type", "one"),
+    # Another class's option, with a value that would have meant something there.
+    ("euler", "clip_sample", True),
+    ("pndm", "thresholding", True),
+    ("pndm", "use_karras_sigmas", True),
+]
+
+
+@pytest.mark.parametrize(("name", "option", "value"), BAD)
+def test_an_unsupported_value_is_refused_by_name(name, option, value):
+    with pytest.raises(BadRequest, match=option) as refusal:
+        from_config({**PLAIN[name], option: value})
+    assert "\n" not in str(refusal.value)
+
+
+@every_name
+def test_an_unknown_option_is_refused_by_name(name):
+    with pytest.raises(BadRequest, match="stepz_offset"):
+        from_config({**PLAIN[name], "stepz_offset": 1})
+    for other in PLAIN:
+        with pytest.raises(BadRequest, match="stepz_offset"):
+            from_config({**PLAIN[name], "stepz_offset": 1}, name=other)
+
+
+@pytest.mark.parametrize("class_name", ["DDPMScheduler", "ddim", "", None, 3, ["DDIMScheduler"]])
+def test_an_unknown_class_is_refused_by_name(class_name):
+    with pytest.raises(BadRequest, match="DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler") as refusal:
+        from_config({**PLAIN["ddim"], "_class_name": class_name})
+    assert repr(class_name) in str(refusal.value)
+
+
+def test_no_class_at_all_is_refused():
+    with pytest.raises(BadRequest, match="DDIMScheduler"):
+        from_config(BETAS)
+
+
+@every_name
+def test_an_unknown_solver_is_refused_by_name(name):
+    with pytest.raises(BadRequest, match='"heun".*ddim, euler, pndm'):
+        from_config(PLAIN[name], name="heun")
+
+
+def test_ddims_own_default_is_refused():
+    """Upstream's default clips, which a latent model must not: it has to be written out."""
+    with pytest.raises(BadRequest, match="clip_sample"):
+        from_config({"_class_name": "DDIMScheduler", **BETAS})
+
+
+def test_sd15_as_published():
+    sampler = from_config(SD15)
+    assert sampler.family is FAMILIES["pndm"]
+    assert sampler.timesteps(4).tolist() == [751, 501, 501, 251, 1]
+    last = (1.0 - float(sampler.alphas[0])) / float(sampler.alphas[0])
+    assert sampler.sigmas(4)[-1] == pytest.approx(last**0.5, rel=1e-12)
+
+
+@pytest.mark.parametrize(("name", "first", "calls"), [("ddim", 951, 20), ("euler", 999, 20), ("pndm", 951, 21)])
+def test_sd15_with_another_solver(name, first, calls):
+    """The betas and the offset go along; spacing is not in the file, so it is the other class's own."""
+    sampler = from_config(SD15, name=name)
+    assert sampler.family is FAMILIES[name]
+    times = sampler.timesteps(20)
+    assert (times[0], len(times)) == (first, calls)
+    np.testing.assert_array_equal(sampler.alphas, from_config(SD15).alphas)
+    assert sampler.config["_class_name"] == FAMILIES[name].class_name
+    assert (sampler.config["beta_schedule"], sampler.config["steps_offset"]) == ("scaled_linear", 1)
+
+
+def test_a_solver_that_cannot_is_refused():
+    with pytest.raises(BadRequest, match="prediction_type"):
+        from_config({**PLAIN["ddim"], "prediction_type": "v_prediction"}, name="pndm")
+
+
+@every_name
+def test_the_configuration_is_complete_and_reads_back(name):
+    sampler = from_config(PLAIN[name])
+    assert set(sampler.config) == {"_class_name", *FAMILIES[name].defaults}
+    again = from_config(sampler.config)
+    assert again.config == sampler.config and json.loads(json.dumps(dict(sampler.config))) == sampler.config
+    for other in PLAIN:
+        if name != other:
+            assert from_config(sampler.config, name=other).family is FAMILIES[other]
+
+
+@every_name
+def test_the_argument_is_left(name):
+    config = dict(PLAIN[name])
+    from_config(config, name="euler")
+    assert config == PLAIN[name]
+
+
+def test_from_a_file(tmp_path):
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps(SD15))
+    assert from_config(path).config == from_config(str(path)).config == from_config(SD15).config
+    for text in ("{", "[]", '"PNDMScheduler"'):
+        path.write_text(text)
+        with pytest.raises(BadRequest, match="scheduler_config.json"):
+            from_config(path)
+    with pytest.raises(BadRequest, match="absent.json"):
+        from_config(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan")])
+def test_eta_out_of_range_is_refused(eta):
+    with pytest.raises(BadRequest, match="eta"):
+        from_config(PLAIN["ddim"], eta=eta)
+
+
+@pytest.mark.parametrize("name", ["euler", "pndm"])
+def test_eta_for_a_solver_that_draws_nothing_is_refused(name):
+    assert from_config(PLAIN[name], eta=0.0).eta == 0.0
+    with pytest.raises(BadRequest, match="eta"):
+        from_config(PLAIN[name], eta=0.5)
+
+
+def test_eta_without_noise_is_refused():
+    with pytest.raises(BadRequest, match="noise"):
+        from_config(PLAIN["ddim"], eta=0.5).sample(lambda x, t: x, np.ones((1, 2)), 3)
+    from_config(PLAIN["ddim"], eta=0.5).sample(lambda x, t: x, np.ones((1, 2)), 3, noise=stream("numpy", 0))
+
+
+def test_an_unknown_table_is_refused():
+    with pytest.raises(BadRequest, match="float16"):
+        from_config(PLAIN["ddim"], table="float16")
+
+
+@every_name
+@pytest.mark.parametrize("steps", [0, -1, 1001, 2.0, "2", True, None])
+def test_impossible_numbers_of_steps_are_refused(name, steps):
+    sampler = from_config(PLAIN[name])
+    for use in (sampler.timesteps, sampler.sigmas, lambda n: sampler.sample(None, np.ones((1, 1)), n)):
+        with pytest.raises(BadRequest, match="from 1 to 1000"):
+            use(steps)
+
+
+@every_name
+@pytest.mark.parametrize("start", [-1, 5, 6])
+def test_impossible_starts_are_refused(name, start):
+    sampler, x = from_config(PLAIN[name]), np.ones((1, 1))
+    with pytest.raises(BadRequest, match=f"start {start}"):
+        sampler.sample(None, x, 5, start=start)
+    with pytest.raises(BadRequest, match=f"start {start}"):
+        sampler.add_noise(x, x, 5, start)
