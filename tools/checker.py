@@ -18,7 +18,9 @@ from scipy import ndimage
 
 from refdiff.training.shapes import PALETTE, RADII, SHAPES, SIZE, Scene, coverage
 
-FAR = 40.0  # distance in RGB from the background at which a pixel is no background; the closest colours of the palette are 81 apart
+FAR = (
+    40.0  # distance in RGB from the background at which a pixel is no background; the closest colours of the palette are 81 apart
+)
 PATCH = 16  # pixels that a colour must fill in one piece, counted in blocks of 2x2, to be there at all
 SMALLEST = 20  # pixels; the smallest thing of the set has 61
 SOFT_IOU = 0.75

@@ -104,9 +104,7 @@ def main() -> int:
     versions = {name: version(name) for name in ("torch", "diffusers", "transformers")}
     parts = [HEAD.format(**versions, machine=processor())]
     parts += [
-        f"\n## {title}\n\n{table(collector.measured[file])}\n"
-        for title, file in SUITES.items()
-        if file in collector.measured
+        f"\n## {title}\n\n{table(collector.measured[file])}\n" for title, file in SUITES.items() if file in collector.measured
     ]
     rows = [f"| {name} | {row['float32']:.1e} | {row['float64']:.1e} |" for name, row in collector.mutants.items()]
     PAGE.parent.mkdir(parents=True, exist_ok=True)

@@ -43,8 +43,9 @@ PREDICTION_TYPE = "v_prediction"
 BETAS: dict[str, Any] = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "num_train_timesteps": 1000}
 UNET_BATCH: dict[str, Any] = {
     "batch_size": 32, "drop_caption": 0.1, "thing_weight": 5.0,
-    "time_quantiles": ((0.0, 0.06, 0.9, 1.0), (0.0, 100.0, 700.0, 1000.0)),
+    "time_quantiles": ((0.0, 0.05, 0.75, 1.0), (0.0, 100.0, 700.0, 1000.0)),
 }  # fmt: skip
+UNET_PLAIN_FROM = 0.8  # the share of the steps after which the loss counts all pixels alike
 UNET_OPTIMIZER = OptimizerSettings(
     learning_rate=1e-3, warmup_steps=100, decay_from=0.5, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0,
     clip_norm=1.0, ema_decay=0.999,
@@ -53,6 +54,6 @@ SCHEDULER: dict[str, Any] = {
     "_class_name": "DDIMScheduler", **BETAS, "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 1,
     "prediction_type": PREDICTION_TYPE, "timestep_spacing": "trailing",
 }  # fmt: skip
-LATENT_COUNT = 20000  # pictures encoded for the U-Net
-VAE_TWO_SHARE, TWO_SHARE = 0.5, 0.6  # of the pictures that the autoencoder and the U-Net see hold two things
+LATENT_COUNT = 40000  # pictures encoded for the U-Net
+VAE_TWO_SHARE, TWO_SHARE = 0.5, 0.7  # of the pictures that the autoencoder and the U-Net see hold two things
 DEFAULTS = {"steps": 20, "guidance": 3.0, "example": "a large red circle on a yellow background"}  # for drawing with it

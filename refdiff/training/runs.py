@@ -67,7 +67,7 @@ def train_unet(run: Run, data: LatentSet, *, vocabulary: int, alphas_cumprod: np
         }
     task = UNetTask(
         recipes.UNET, recipes.text_config(vocabulary), data, alphas_cumprod, start, run.seed,
-        prediction_type=recipes.PREDICTION_TYPE, **recipes.UNET_BATCH,
+        prediction_type=recipes.PREDICTION_TYPE, plain_from=int(recipes.UNET_PLAIN_FROM * run.steps), **recipes.UNET_BATCH,
     )  # fmt: skip
     state = None
     try:

@@ -51,6 +51,7 @@ class UNetTask:
     drop_caption: float
     time_quantiles: tuple[tuple[float, ...], tuple[float, ...]]
     thing_weight: float
+    plain_from: int
 
     def initial(self) -> dict[str, np.ndarray]:
         """The weights of another run if there are any, else random ones; the last layer of each branch then starts at zero."""
@@ -63,10 +64,12 @@ class UNetTask:
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """Latents, noise, times and token ids of one step; the times are spread over the batch.
 
-        `time_quantiles` holds shares of the batch and the times below which they lie, both rising; the loss counts a thing's
-        pixels `thing_weight` times.
+        `time_quantiles` holds shares of the batch and the times below which they lie, both rising. The loss counts a thing's
+        pixels `thing_weight` times, so that shapes are learnt early; from step `plain_from` it counts all alike, for with
+        weights its minimum is not the mean of the pictures that a noisy one may have been.
         """
         rng = step_random(self.seed, step)
+        thing_weight = self.thing_weight if step < self.plain_from else 1.0
         chosen = rng.integers(len(self.data.latents), size=self.batch_size)
         spread = rng.permutation(self.batch_size) + rng.random(self.batch_size)
         t = np.interp(spread / self.batch_size, *self.time_quantiles).astype(np.int64)
@@ -77,7 +80,7 @@ class UNetTask:
             "noise": rng.standard_normal(x0.shape, dtype=np.float32),
             "t": np.minimum(t, len(self.alphas_cumprod) - 1),
             "ids": np.where(dropped[:, None], self.data.empty, self.data.ids[chosen]),
-            "weight": (1.0 + (self.thing_weight - 1.0) * self.data.things[chosen, None]).astype(np.float32),
+            "weight": (1.0 + (thing_weight - 1.0) * self.data.things[chosen, None]).astype(np.float32),
         }
 
     def loss(self, params: Any, batch: Mapping[str, Array]) -> Any:

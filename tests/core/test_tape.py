@@ -107,9 +107,7 @@ def test_a_branch_that_reaches_no_end_gets_nothing():
 
 def test_plain_arrays_and_numbers_beside_variables():
     fixed = normal(3)
-    grads = gradient(
-        lambda v: ((2.0 - v["a"]) * fixed + (1.0 + v["a"]) + fixed * v["a"] - fixed).mean(), {"a": normal(3)}
-    )
+    grads = gradient(lambda v: ((2.0 - v["a"]) * fixed + (1.0 + v["a"]) + fixed * v["a"] - fixed).mean(), {"a": normal(3)})
     np.testing.assert_allclose(grads["a"], np.full(3, 1 / 3))
 
 

@@ -46,9 +46,7 @@ def test_posterior_sample():
 
 
 def test_gradients_of_all_networks_together():
-    unet_config = UNetConfig.from_dict(
-        {**UNETS["two levels"], "cross_attention_dim": CLIPS["quick gelu"]["hidden_size"]}
-    )
+    unet_config = UNetConfig.from_dict({**UNETS["two levels"], "cross_attention_dim": CLIPS["quick gelu"]["hidden_size"]})
     vae_config, text_config = VAEConfig.from_dict(VAES["two levels"]), CLIPTextConfig.from_dict(CLIPS["quick gelu"])
     names = {"encode": "vae encoder, two levels", "decode": "vae decoder, two levels", "text": "clip, quick gelu"}
     parts = {part: flatten(NETWORKS[name].weights(np.float64)) for part, name in names.items()}

@@ -82,9 +82,7 @@ def test_images_and_texts_do_not_mix(name):
     params, inputs = network.weights(np.float64), network.inputs(np.float64)
     together = network.run(params, *inputs)
     for row in range(2):
-        alone = network.run(
-            params, *(x[row : row + 1] if i in network.batch_inputs else x for i, x in enumerate(inputs))
-        )
+        alone = network.run(params, *(x[row : row + 1] if i in network.batch_inputs else x for i, x in enumerate(inputs)))
         for a, b in zip(together, alone, strict=True):
             np.testing.assert_allclose(a[row : row + 1], b, rtol=1e-10, atol=1e-12)
 

@@ -55,9 +55,7 @@ def conv2d_calls(draw, dtype):
 def group_norm_calls(draw, dtype):
     groups, per_group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     channels, spread = groups * per_group, draw(st.sampled_from([1.0, 0.01, 30.0]))
-    x = draw(
-        reals((draw(st.integers(1, 2)), channels, draw(st.integers(2, 4)), draw(st.integers(2, 4))), dtype, spread)
-    )
+    x = draw(reals((draw(st.integers(1, 2)), channels, draw(st.integers(2, 4)), draw(st.integers(2, 4))), dtype, spread))
     weight, bias = draw(reals((channels,), dtype)), draw(reals((channels,), dtype))
     return Call((x, weight, bias), {"groups": groups, "eps": draw(st.sampled_from([1e-6, 1e-5, 1e-2]))})
 
@@ -116,10 +114,7 @@ def pair_calls(draw, dtype):
     if draw(st.booleans()):
         cut = cut[::-1]
     ones = [[draw(st.booleans()) for _ in whole] for _ in range(2)]
-    sizes = [
-        tuple(1 if one else n for one, n in zip(mask, whole, strict=True))[c:]
-        for mask, c in zip(ones, cut, strict=True)
-    ]
+    sizes = [tuple(1 if one else n for one, n in zip(mask, whole, strict=True))[c:] for mask, c in zip(ones, cut, strict=True)]
     return Call(tuple(draw(reals(size, dtype)) for size in sizes))
 
 

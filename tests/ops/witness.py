@@ -26,9 +26,7 @@ def conv2d(x, weight, bias, *, stride, padding):
     """Goodfellow, Bengio, Courville 2016, equation 9.6 (cross-correlation) and section 9.5 (stride, zero padding)."""
     top, bottom, left, right = padding
     (batch, _, rows, columns), (outputs, inputs, tall, wide) = x.shape, weight.shape
-    y = np.empty(
-        (batch, outputs, (rows + top + bottom - tall) // stride + 1, (columns + left + right - wide) // stride + 1)
-    )
+    y = np.empty((batch, outputs, (rows + top + bottom - tall) // stride + 1, (columns + left + right - wide) // stride + 1))
     for b, o, h, w in np.ndindex(y.shape):
         total = float(bias[o])
         for c, i, j in itertools.product(range(inputs), range(tall), range(wide)):

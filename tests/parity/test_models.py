@@ -131,9 +131,7 @@ def test_the_config_that_we_save_is_the_one_that_upstream_reads(class_name, kind
     config = architecture.config_from_dict(data)
     (tmp_path / "config.json").write_text(json.dumps(architecture.config_to_dict(config)))
     model = _opened(kind, tmp_path)
-    shapes = {
-        key.removeprefix("text_model."): leaf.shape for key, leaf in flatten_declaration(module.declare(config)).items()
-    }
+    shapes = {key.removeprefix("text_model."): leaf.shape for key, leaf in flatten_declaration(module.declare(config)).items()}
     assert {key: tuple(value.shape) for key, value in model.state_dict().items()} == shapes
 
 

@@ -49,9 +49,7 @@ def run_decoder(dtype) -> float:
     config = vae.VAEConfig.from_dict(VAES["two levels"])
     params = random_params(vae.declare(config), dtype)
     z = normal(2, 4, 5, 7, dtype=dtype)
-    return relative_error(
-        vae.decode(params, config, z), upstream.vae(VAES["two levels"], params).decode(tensor(z)).sample
-    )
+    return relative_error(vae.decode(params, config, z), upstream.vae(VAES["two levels"], params).decode(tensor(z)).sample)
 
 
 def run_text(dtype, name: str = "quick gelu") -> float:

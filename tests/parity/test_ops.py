@@ -152,9 +152,7 @@ def test_concatenate_and_split(dtype, measure):
 def test_timestep_embedding(width, shift, flip, measure):
     fractions = np.array([0.5, 123.25, 998.75], dtype=np.float32)
     for kind, t in {"whole": np.arange(0, 1000, 37), "fractional": fractions}.items():
-        got = ops.timestep_embedding(
-            t, width=width, flip_sin_to_cos=flip, freq_shift=shift, max_period=10000.0, dtype=np.float32
-        )
+        got = ops.timestep_embedding(t, width=width, flip_sin_to_cos=flip, freq_shift=shift, max_period=10000.0, dtype=np.float32)
         want = get_timestep_embedding(tensor(t), width, flip_sin_to_cos=flip, downscale_freq_shift=shift)
         # torch's exponential may be a unit in the last place off, which a time of 999 makes 6e-5 of a phase.
         measure(f"timestep_embedding, float32, width {width}, shift {shift:.0f}, {kind} times", got, want, 1e-5)

@@ -191,9 +191,7 @@ def test_public_functions_have_docstrings_and_hints():
     assert fires("refdiff/ops/a.py", "class C:\n    def m(self) -> int: ...", "m has no docstring")
     assert fires("refdiff/ops/a.py", "def f(x, y: int) -> int:\n    '''F.'''", "no type hint for x")
     assert fires("refdiff/ops/a.py", "def f(x: int):\n    '''F.'''", "no type hint for the result")
-    assert not broken(
-        "refdiff/ops/a.py", "def _f(): ...\nclass _C:\n    def m(self): ...\ndef g() -> None:\n    '''G.'''"
-    )
+    assert not broken("refdiff/ops/a.py", "def _f(): ...\nclass _C:\n    def m(self): ...\ndef g() -> None:\n    '''G.'''")
 
 
 def test_docstring_sections():
