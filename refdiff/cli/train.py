@@ -62,7 +62,7 @@ def follow(options: dict[str, Any], states: Callable[[dict[str, Any], Report], I
     from refdiff.cli import progress_bar
     from refdiff.core import primitive
 
-    one_thread_a_half()
+    os.environ.setdefault("REFDIFF_THREADS", "1")  # for kernels: the loop gives each half of a batch a thread of its own
     folder = options["folder"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "command.json").write_text(json.dumps({"command": "refdiff " + " ".join(sys.argv[1:])}) + "\n")
@@ -76,15 +76,6 @@ def follow(options: dict[str, Any], states: Callable[[dict[str, Any], Report], I
             bar.set_description(f"loss {sum(recent) / max(len(recent), 1):.4f} ")
     click.echo(f"{folder / 'model'}\n{folder / 'loss.png'}")
     return 0
-
-
-def one_thread_a_half() -> None:
-    """The loop gives each half of a batch a thread of its own, so that kernels and matrix products need no more.
-
-    Takes effect because NumPy has not been imported yet: the libraries read these settings when they are loaded.
-    """
-    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "REFDIFF_THREADS"):
-        os.environ.setdefault(name, "1")
 
 
 def vae_states(options: dict[str, Any], report: Report) -> Iterator[Any]:

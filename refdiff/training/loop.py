@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from refdiff.core.params import tree
 from refdiff.core.tape import value_and_grad
@@ -105,7 +107,8 @@ def update(
 def loss_and_gradient(task: Task, params: Mapping[str, Array], batch: Mapping[str, Array]) -> tuple[Array, Array]:
     """The mean loss of a batch and its gradient as one vector: each half of the batch in a thread of its own.
 
-    The halves are always two and are added in order, so the numbers do not depend on the number of processors.
+    The halves are always two, are added in order, and multiply their matrices on one thread, so the numbers do not depend on
+    the number of processors.
     """
 
     def of_part(part: Mapping[str, Array]) -> tuple[Array, Array]:
@@ -114,10 +117,15 @@ def loss_and_gradient(task: Task, params: Mapping[str, Array], batch: Mapping[st
 
     count = len(next(iter(batch.values())))
     parts = [{name: value[at] for name, value in batch.items()} for at in (slice(0, count // 2), slice(count // 2, count))]
-    with ThreadPoolExecutor(2) as pool:
+    with _blas().limit(limits=1), ThreadPoolExecutor(2) as pool:
         (loss_1, gradient_1), (loss_2, gradient_2) = pool.map(of_part, parts)
     share = (count // 2) / count
     return loss_1 * share + loss_2 * (1.0 - share), gradient_1 * share + gradient_2 * (1.0 - share)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 def averaged(state: State, task: Task) -> dict[str, np.ndarray]:
