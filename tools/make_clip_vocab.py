@@ -19,7 +19,7 @@ USED_MERGES = 49408 - 2 * 256 - 2  # the rest of the vocabulary: every byte twic
 
 
 def main(wheel: str) -> None:
-    """Write merges.txt.gz and the manifest that says where it comes from."""
+    """Write merges.txt.gz and the entry of weights/manifest.json that says where it comes from."""
     with zipfile.ZipFile(wheel) as archive:
         original = archive.read(MEMBER)
     header, *merges = gzip.decompress(original).decode("utf-8").split("\n")
@@ -44,8 +44,9 @@ def main(wheel: str) -> None:
         "made_by": "python tools/make_clip_vocab.py open_clip_torch-3.3.0-py3-none-any.whl",
         "how": "lines 2 to 48,895 of the origin (its header and the merges that CLIP does not use left out), gzip",
     }
-    text = json.dumps({"clip_vocab/merges.txt.gz": entry}, indent=2) + "\n"
-    (FOLDER / "manifest.json").write_text(text, encoding="utf-8")
+    manifest = FOLDER.parent / "manifest.json"
+    entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+    manifest.write_text(json.dumps({**entries, "clip_vocab/merges.txt.gz": entry}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

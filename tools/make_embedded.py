@@ -61,10 +61,11 @@ def entry(folder: Path, runs: list[Path]) -> dict:
 
 
 def how(run: Path) -> dict:
-    """The command, the settings, the number of updates and the last losses of one run."""
+    """The command, the settings, the number of updates, the last losses and the time of one run, its pauses included."""
     with np.load(run / "state.npz") as state:
         steps, losses = int(state["step"]), state["losses"]
-    notes = {"steps": steps, "mean_loss_of_last_100": round(float(losses[-100:].mean()), 5)}
+    seconds = (run / "state.npz").stat().st_mtime - (run / "run.json").stat().st_mtime  # from the first step to the last save
+    notes = {"steps": steps, "seconds": round(seconds), "mean_loss_of_last_100": round(float(losses[-100:].mean()), 5)}
     return {**json.loads((run / "command.json").read_text()), **json.loads((run / "run.json").read_text()), **notes}
 
 

@@ -39,7 +39,7 @@ def vae(**options: Any) -> int:
 
     Example: refdiff train vae runs/vae --steps 1500
     """
-    return follow(options, vae_states)
+    return follow(options, vae_states, RECIPE_OF_VAE)
 
 
 @click.command("unet")
@@ -50,22 +50,27 @@ def unet(**options: Any) -> int:
 
     Example: refdiff train unet runs/unet --vae runs/vae/model --steps 7500
     """
-    return follow(options, unet_states)
+    return follow(options, unet_states, RECIPE_OF_UNET)
 
 
 COMMANDS = {"vae": vae, "unet": unet}
 SAVE_SECONDS = 60.0
+# The constants of refdiff/training/recipes.py that are noted beside a run, for they may change from version to version.
+RECIPE_OF_VAE = ("VAE_BATCH", "VAE_LOSS", "VAE_WHOLE_FROM", "VAE_TWO_SHARE")
+RECIPE_OF_UNET = ("PREDICTION_TYPE", "BETAS", "UNET_BATCH", "UNET_PLAIN_FROM", "LATENT_COUNT", "TWO_SHARE")
 
 
-def follow(options: dict[str, Any], states: Callable[[dict[str, Any], Report], Iterator[Any]]) -> int:
+def follow(options: dict[str, Any], states: Callable[[dict[str, Any], Report], Iterator[Any]], recipe: tuple[str, ...]) -> int:
     """Run a training that is a generator of states, with a progress bar; what it was told is kept beside its state."""
     from refdiff.cli import progress_bar
     from refdiff.core import primitive
+    from refdiff.training import recipes
 
     os.environ.setdefault("REFDIFF_THREADS", "1")  # for kernels: the loop gives each half of a batch a thread of its own
     folder = options["folder"]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "command.json").write_text(json.dumps({"command": "refdiff " + " ".join(sys.argv[1:])}) + "\n")
+    told = {"command": "refdiff " + " ".join(sys.argv[1:]), "recipe": {name.lower(): getattr(recipes, name) for name in recipe}}
+    (folder / "command.json").write_text(json.dumps(told) + "\n")
     if options["device"] == "cpu":
         import refdiff.kernels.cpu  # noqa: F401 - registers
 

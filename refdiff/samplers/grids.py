@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from refdiff.diffusion import schedule
+from refdiff.diffusion import schedule, spacing
 from refdiff.errors import BadRequest
 
 
@@ -81,9 +81,9 @@ def spaced(config: Mapping[str, Any], steps: int) -> np.ndarray:
     """
     count = config["num_train_timesteps"]
     times = {
-        "leading": lambda: schedule.leading(steps, count=count, offset=config["steps_offset"]),
-        "trailing": lambda: schedule.trailing(steps, count=count),
-        "linspace": lambda: schedule.linspaced(steps, count=count),
+        "leading": lambda: spacing.leading(steps, count=count, offset=config["steps_offset"]),
+        "trailing": lambda: spacing.trailing(steps, count=count),
+        "linspace": lambda: spacing.linspaced(steps, count=count),
     }[config["timestep_spacing"]]()
     if times[0] >= count:
         offset = config["steps_offset"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff.diffusion import schedule
+from refdiff.diffusion import schedule, spacing
 from refdiff.errors import BadRequest
 
 ROWS = json.loads((Path(__file__).parent / "tables.json").read_text())["rows"]
@@ -83,21 +83,21 @@ def test_sigma_is_noise_over_signal(sigma):
 
 
 def test_spacing_by_hand():
-    assert schedule.leading(4, count=1000, offset=1).tolist() == [751, 501, 251, 1]
-    assert schedule.leading(3, count=10, offset=0).tolist() == [6, 3, 0]
-    assert schedule.trailing(4, count=1000).tolist() == [999, 749, 499, 249]
-    assert schedule.trailing(7, count=1000).tolist() == [999, 856, 713, 570, 428, 285, 142]
-    assert schedule.linspaced(4, count=10).tolist() == [9.0, 6.0, 3.0, 0.0]
-    assert schedule.linspaced(3, count=10).tolist() == [9.0, 4.5, 0.0]
+    assert spacing.leading(4, count=1000, offset=1).tolist() == [751, 501, 251, 1]
+    assert spacing.leading(3, count=10, offset=0).tolist() == [6, 3, 0]
+    assert spacing.trailing(4, count=1000).tolist() == [999, 749, 499, 249]
+    assert spacing.trailing(7, count=1000).tolist() == [999, 856, 713, 570, 428, 285, 142]
+    assert spacing.linspaced(4, count=10).tolist() == [9.0, 6.0, 3.0, 0.0]
+    assert spacing.linspaced(3, count=10).tolist() == [9.0, 4.5, 0.0]
 
 
 @given(st.integers(1, 1000))
 def test_every_number_of_steps_has_that_many_times(steps):
     """Upstream's trailing has one too many for some numbers, 61 the first of them."""
     spacings = {
-        "leading": schedule.leading(steps, count=1000, offset=0),
-        "trailing": schedule.trailing(steps, count=1000),
-        "linspace": schedule.linspaced(steps, count=1000),
+        "leading": spacing.leading(steps, count=1000, offset=0),
+        "trailing": spacing.trailing(steps, count=1000),
+        "linspace": spacing.linspaced(steps, count=1000),
     }
     for name, times in spacings.items():
         assert times.shape == (steps,), name
@@ -108,7 +108,7 @@ def test_every_number_of_steps_has_that_many_times(steps):
 
 def test_trailing_does_not_go_below_zero():
     for steps in range(1, 1001):
-        assert schedule.trailing(steps, count=1000)[-1] >= 0
+        assert spacing.trailing(steps, count=1000)[-1] >= 0
 
 
 def test_unknown_names_are_refused():

@@ -43,7 +43,7 @@ def test_clip_vocabulary() -> None:
 
 
 def test_the_manifest_describes_the_file() -> None:
-    entry = json.loads((weights_dir() / "clip_vocab" / "manifest.json").read_text(encoding="utf-8"))[CLIP_MERGES]
+    entry = json.loads((weights_dir() / "manifest.json").read_text(encoding="utf-8"))[CLIP_MERGES]
     data = (weights_dir() / CLIP_MERGES).read_bytes()
     assert (hashlib.sha256(data).hexdigest(), len(data)) == (entry["sha256"], entry["bytes"])
     assert gzip.decompress(data).count(b"\n") == 48894
