@@ -23,6 +23,11 @@ def denoised_from_v(x: Array, v: Array, a: float, s: float) -> Array:
     return a * x - s * v
 
 
+def denoised_from_sample(x: Array, x0: Array, a: float, s: float) -> Array:
+    """The prediction itself."""
+    return x0
+
+
 def epsilon_from_denoised(x: Array, x0: Array, a: float, s: float) -> Array:
     """epsilon = (x - a x0) / s."""
     return (x - a * x0) / s
@@ -33,7 +38,11 @@ def v_from_denoised(x: Array, x0: Array, a: float, s: float) -> Array:
     return (a * x - x0) / s
 
 
-DENOISED: dict[str, Conversion] = {"epsilon": denoised_from_epsilon, "v_prediction": denoised_from_v}
+DENOISED: dict[str, Conversion] = {
+    "epsilon": denoised_from_epsilon,
+    "v_prediction": denoised_from_v,
+    "sample": denoised_from_sample,
+}
 
 
 def signal_and_noise(sigma: float) -> tuple[float, float]:

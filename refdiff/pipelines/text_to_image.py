@@ -90,7 +90,8 @@ def text_to_image(pipe: Pipeline, request: Request) -> Iterator[Step]:
     Shapes: latents [B,C,h,w] with h = height / f, w = width / f
     Traps: cfg-swap, uncond-zeros, init-sigma, scale-input
     """
-    sampler = from_config(pipe.scheduler, name=request.sampler, eta=request.eta)
+    config = {**pipe.scheduler, "clip_sample": False}  # for latents have no range; upstream's pipelines do so too
+    sampler = from_config(config, name=request.sampler, eta=request.eta)
     guided = needs_unconditional(request.guidance)
     texts = [*request.negative, *request.prompts] if guided else request.prompts
     context = encode_text(pipe, texts)  # [2B,T,D], the unconditional half first

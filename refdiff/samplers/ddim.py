@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from refdiff.diffusion.noise import Stream
-from refdiff.samplers.step import Denoise, Step, restated
-from refdiff.xp import Array, like
+from refdiff.samplers.step import Denoise, Step, fresh, restated
+from refdiff.xp import Array
 
 
 def ddim(
-    denoise: Denoise, x: Array, sigmas: Sequence[float], *, targets: Sequence[float], eta: float, noise: Stream | None
+    denoise: Denoise,
+    x: Array,
+    sigmas: Sequence[float],
+    *,
+    targets: Sequence[float],
+    limit: Callable[[Array], Array],
+    eta: float,
+    noise: Stream | None,
 ) -> Iterator[Step]:
     """Each step goes along the predicted noise to the next sigma, a share of it replaced by fresh noise.
 
     Math: with D = denoise(x, s), e = (x - D) / s and the step's end r: u = eta r sqrt(s^2 - r^2) / s,
-    x' = D + sqrt(r^2 - u^2) e + u noise
+    x' = limit(D) + sqrt(r^2 - u^2) e + u noise
     `targets[i]` is where step i goes; where it is not sigmas[i + 1], the next step takes the same variance-preserving
     sample for one of its own sigma, as upstream does when the number of steps does not divide the training times.
     Shapes: x and the results [B,...], sigmas [n+1], targets [n]
@@ -27,8 +34,9 @@ def ddim(
         denoised = denoise(x, sigma)
         direction = (x - denoised) / sigma
         up = eta * target * math.sqrt(max(sigma**2 - target**2, 0.0)) / sigma
+        denoised = limit(denoised)
         x = denoised + math.sqrt(max(target**2 - up**2, 0.0)) * direction
-        if up > 0.0 and noise is not None:
-            x = x + up * like(noise.normal(x.shape).astype(x.dtype), x)
+        if up > 0.0:
+            x = x + up * fresh(noise, x)
         x = restated(x, target, sigmas[i + 1])
         yield Step(i, sigmas[i + 1], x, denoised)

@@ -1,21 +1,39 @@
-"""Euler's method on the probability flow."""
+"""Euler's method on the probability flow, with churn."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
-from refdiff.samplers.step import Denoise, Step
+from refdiff.diffusion.noise import Stream
+from refdiff.samplers.step import Denoise, Step, fresh
 from refdiff.xp import Array
 
 
-def euler(denoise: Denoise, x: Array, sigmas: Sequence[float]) -> Iterator[Step]:
-    """Each step follows the slope at its beginning.
+def euler(
+    denoise: Denoise,
+    x: Array,
+    sigmas: Sequence[float],
+    *,
+    s_churn: float,
+    s_tmin: float,
+    s_tmax: float,
+    s_noise: float,
+    noise: Stream | None,
+) -> Iterator[Step]:
+    """Each step follows the slope at its beginning; with churn it first goes back a little, by fresh noise.
 
-    Math: x' = x + (s' - s) (x - denoise(x, s)) / s
+    Math: g = min(s_churn / n, sqrt(2) - 1) for s_tmin <= s <= s_tmax, else 0; r = (1 + g) s;
+    x^ = x + s_noise sqrt(r^2 - s^2) noise; x' = x^ + (s' - r) (x^ - D) / r, D = denoise(x^, s)
+    The network is asked at s, not at r, as upstream does.
     Shapes: x and the results [B,...], sigmas [n+1]
-    Source: Karras et al. 2022 (arXiv 2206.00364), algorithm 1 without its correction
+    Source: Karras et al. 2022 (arXiv 2206.00364), algorithm 2 without its correction
     """
+    gain = min(s_churn / (len(sigmas) - 1), math.sqrt(2.0) - 1.0)
     for i, sigma in enumerate(sigmas[:-1]):
+        raised = sigma * (1.0 + gain) if s_tmin <= sigma <= s_tmax else sigma
+        if raised > sigma:
+            x = x + s_noise * math.sqrt(raised**2 - sigma**2) * fresh(noise, x)
         denoised = denoise(x, sigma)
-        x = x + (sigmas[i + 1] - sigma) * ((x - denoised) / sigma)
+        x = x + (sigmas[i + 1] - raised) * ((x - denoised) / raised)
         yield Step(i, sigmas[i + 1], x, denoised)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from refdiff.diffusion import schedule, spacing
+from refdiff.diffusion import ramps, schedule, spacing
 from refdiff.errors import BadRequest
+
+NO_SIGNAL = 1e-16  # instead of 0, where the variance-exploding form has no sigma: 1e8 is as good as infinite in float32
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,17 @@ class Grid:
     """All that is decided before the loop.
 
     Shapes: `times` [n], `sigmas` [n+1]: before each step and after the last; `initial` takes unit noise to the first x;
-    `policy` holds one array [n] for each further thing that the solver does step by step, by the name of its parameter.
+    `policy` holds one array [n] for each further thing that the solver does step by step, by the name of its parameter;
+    `between` is the time of each sigma besides `sigmas[:-1]` at which the solver calls the network; `calls` lists the times of
+    all calls as upstream lists them, where that is not `times`.
     """
 
     times: np.ndarray
     sigmas: np.ndarray
     initial: float
     policy: Mapping[str, np.ndarray]
+    between: Mapping[float, float] = field(default_factory=dict)
+    calls: np.ndarray | None = None
 
 
 def strided_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
@@ -36,11 +42,12 @@ def strided_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> G
     Traps: prev-t-stride, final-alpha
     """
     count = len(alphas)
+    alphas = np.maximum(alphas.astype(np.float64), NO_SIGNAL)
     times = np.round(spaced(config, steps)).astype(np.int64)
     ends = times - count // steps
     final = 1.0 if config["set_alpha_to_one"] else float(alphas[0])
-    targets = schedule.sigmas_of(np.where(ends >= 0, alphas[np.maximum(ends, 0)].astype(np.float64), final))
-    sigmas = schedule.sigmas_of(alphas[times].astype(np.float64))
+    targets = schedule.sigmas_of(np.where(ends >= 0, alphas[np.maximum(ends, 0)], final))
+    sigmas = schedule.sigmas_of(alphas[times])
     initial = math.sqrt(1.0 + float(sigmas[0]) ** 2)
     return Grid(times, np.append(sigmas, targets[-1]), initial, {"targets": targets})
 
@@ -54,22 +61,54 @@ def plms_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid
     grid = strided_grid(config, alphas, steps)
     begins = np.append(grid.times[1:], 0) + len(alphas) // steps
     restarts = schedule.sigmas_of(alphas[np.minimum(begins, len(alphas) - 1)].astype(np.float64))
-    return Grid(grid.times, grid.sigmas, grid.initial, {**grid.policy, "restarts": restarts})
+    return replace(grid, policy={**grid.policy, "restarts": restarts}, calls=second_twice(grid.times))
 
 
 def euler_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
-    """Euler's: sigmas between the training times by interpolation, and at the end 0 or the smallest of training.
+    """Euler's: sigmas between the training times by interpolation or along a ramp, and at the end 0 or the smallest of training.
 
-    The first scale is the first sigma, or for leading the deviation of noise and signal together.
+    The first scale is the first sigma, or for leading the deviation of noise and signal together. "log_linear" makes one sigma
+    more than there are steps, so that the run does not reach the end (a quirk of upstream).
     Traps: init-sigma, sigma-tail
     """
-    times = spaced(config, steps).astype(np.float32)
     table = schedule.sigmas_of(alphas)
-    last = {"zero": 0.0, "sigma_min": table[0]}[config["final_sigmas_type"]]
-    sigmas = np.append(np.interp(times, np.arange(len(table)), table), last).astype(table.dtype)
-    first = float(sigmas[0])
+    times = spaced(config, steps).astype(np.float32)
+    if config["interpolation_type"] == "log_linear":
+        sigmas = np.exp(schedule.linspace_torch(np.log(table[-1]), np.log(table[0]), steps + 1))
+    else:
+        sigmas = np.interp(times, np.arange(len(table)), table)
+    times, sigmas = ramped(config, times, sigmas, table)
+    sigmas = np.append(sigmas, {"zero": 0.0, "sigma_min": table[0]}[config["final_sigmas_type"]]).astype(table.dtype)
+    if config["timestep_type"] == "continuous" and config["prediction_type"] == "v_prediction":
+        times = np.float32(0.25) * np.log(sigmas[:-1].astype(np.float32))
+    first = float(sigmas.max())
     initial = math.sqrt(first**2 + 1.0) if config["timestep_spacing"] == "leading" else first
-    return Grid(times, sigmas, initial, {})
+    return Grid(times[:steps].astype(np.float32), sigmas[: steps + 1], initial, {})
+
+
+def ramped(config: Mapping[str, Any], times: np.ndarray, sigmas: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Times and sigmas along the ramp that the options ask for, between the ends of `sigmas`; without one, the same.
+
+    `sigma_min` and `sigma_max`, where the scheduler has them, are the ends instead. Two ramps at once are refused.
+    Shapes: [n], [n], [T] -> [n], [n]
+    Raises: BadRequest for two ramps
+    """
+    chosen = [name for name in RAMPS if config[name]]
+    if not chosen:
+        return times, sigmas
+    if len(chosen) > 1:
+        raise BadRequest(f"{' and '.join(chosen)} exclude each other: leave one")
+    low, high = config.get("sigma_min"), config.get("sigma_max")
+    ends = {"low": float(sigmas[-1]) if low is None else low, "high": float(sigmas[0]) if high is None else high}
+    sigmas = RAMPS[chosen[0]](len(times), ends)
+    return ramps.time_of(sigmas, table), sigmas
+
+
+RAMPS = {
+    "use_karras_sigmas": lambda count, ends: ramps.karras(count, **ends, rho=7.0),
+    "use_exponential_sigmas": lambda count, ends: ramps.exponential(count, **ends),
+    "use_beta_sigmas": lambda count, ends: ramps.beta(count, **ends, a=0.6, b=0.6),
+}
 
 
 def spaced(config: Mapping[str, Any], steps: int) -> np.ndarray:
@@ -88,11 +127,6 @@ def spaced(config: Mapping[str, Any], steps: int) -> np.ndarray:
     if times[0] >= count:
         offset = config["steps_offset"]
         raise BadRequest(f"{steps} steps with steps_offset {offset} begin at time {times[0]} of {count}: take fewer steps")
-    return times
-
-
-def once(times: np.ndarray) -> np.ndarray:
-    """One call of the network a step.  Shapes: [n] -> [n]"""
     return times
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from refdiff.errors import BadRequest
-from refdiff.samplers.families import FAMILIES, FOREIGN, Family
+from refdiff.samplers.family import Family
+from refdiff.samplers.schedulers import FAMILIES, FOREIGN
 
 FILE = "scheduler_config.json"
 
@@ -82,11 +83,34 @@ def _checked(family: Family, options: dict[str, Any]) -> dict[str, Any]:
         if options[key] not in allowed:
             listed = " or ".join(repr(v) for v in allowed)
             raise BadRequest(f"{family.class_name}: option {key} = {options[key]!r} is not supported; it must be {listed}")
-    for key, least in (("num_train_timesteps", 1), ("steps_offset", 0)):
-        if type(options[key]) is not int or options[key] < least:
-            raise BadRequest(f"{family.class_name}: {key} = {options[key]!r} must be a whole number from {least} on")
-    for key in ("beta_start", "beta_end"):
-        value = options[key]
-        if type(value) not in (int, float) or not (math.isfinite(value) and 0.0 < value < 1.0):
-            raise BadRequest(f"{family.class_name}: {key} = {value!r} must be a number between 0 and 1")
+    for key, value in options.items():
+        if key in WHOLE and (type(value) is not int or value < WHOLE[key]):
+            raise BadRequest(f"{family.class_name}: {key} = {value!r} must be a whole number from {WHOLE[key]} on")
+        if key in NUMBERS and not (value is None and family.defaults[key] is None):
+            low, high = NUMBERS[key]
+            if type(value) not in (int, float) or not low < value < high:
+                raise BadRequest(f"{family.class_name}: {key} = {value!r} must be a number between {low:g} and {high:g}")
+    betas = options.get("trained_betas")
+    if betas is not None and (not isinstance(betas, (list, tuple)) or len(betas) != options["num_train_timesteps"]):
+        raise BadRequest(f"{family.class_name}: trained_betas must be a list of {options['num_train_timesteps']} numbers")
     return options
+
+
+# What an option's number must be: from here on, and strictly between these.
+WHOLE = {"num_train_timesteps": 1, "steps_offset": 0}
+NUMBERS = {
+    "beta_start": (0.0, 1.0), "beta_end": (0.0, 1.0), "sigma_min": (0.0, math.inf), "sigma_max": (0.0, math.inf),
+    "clip_sample_range": (0.0, math.inf), "dynamic_thresholding_ratio": (0.0, 1.0), "sample_max_value": (0.0, math.inf),
+}  # fmt: skip
+
+
+def check_settings(family: Family, settings: Mapping[str, Any]) -> None:
+    """Raises: BadRequest for a setting that the family does not have, or that is no number from 0 on, or an eta above 1"""
+    for key, value in settings.items():
+        if key not in family.settings:
+            able = " or ".join(name for name, f in FAMILIES.items() if key in f.settings)
+            raise BadRequest(
+                f"{family.class_name} has no {key}: leave {key} {value} out" + (f", or use --sampler {able}" if able else "")
+            )
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0 or (key == "eta" and value > 1):
+            raise BadRequest(f"{key} {value} is outside 0..{1 if key == 'eta' else 'infinity'}")

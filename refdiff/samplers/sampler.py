@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from refdiff.diffusion import prediction, schedule
 from refdiff.diffusion.noise import Stream
 from refdiff.errors import BadRequest
-from refdiff.samplers.families import FAMILIES, Family
+from refdiff.samplers.family import Family
 from refdiff.samplers.grids import Grid
-from refdiff.samplers.options import choose, read
+from refdiff.samplers.options import check_settings, choose, read
 from refdiff.samplers.step import Step
 from refdiff.xp import Array
 
@@ -32,7 +31,7 @@ class Sampler:
     config: Mapping[str, Any]
     family: Family
     alphas: np.ndarray
-    eta: float
+    settings: Mapping[str, Any]
 
     def timesteps(self, steps: int) -> np.ndarray:
         """The time of every call of the network.
@@ -40,11 +39,17 @@ class Sampler:
         Shapes: -> [steps] int64, or float32 for Euler; [steps+1] for PNDM, which calls it twice at its second time
         Raises: BadRequest for steps outside 1..number of training times
         """
-        return self.family.calls(self._grid(steps).times)
+        grid = self._grid(steps)
+        return grid.times if grid.calls is None else grid.calls
 
     def sigmas(self, steps: int) -> np.ndarray:
         """The noise before each step and after the last.  Shapes: -> [steps+1]"""
         return self._grid(steps).sigmas
+
+    def initial(self, steps: int) -> float:
+        """The factor from unit noise to the first latent.  Traps: init-sigma"""
+        grid = self._grid(steps)
+        return grid.initial * self.family.outside(float(grid.sigmas[0]))
 
     def sample(
         self,
@@ -79,25 +84,25 @@ class Sampler:
         """
         grid = self._grid(steps)
         _require_step(start, steps)
-        if self.eta > 0.0 and noise is None:
-            raise BadRequest(f"eta {self.eta} needs noise: give a random stream")
+        if noise is None and self.family.draws(self.config, self.settings):
+            raise BadRequest(f"{self.config['_class_name']} with {dict(self.settings)} needs noise: give a random stream")
         return self._steps(model, x, grid, noise, start)
 
     def _steps(self, model: Model, x: Array, grid: Grid, noise: Stream | None, start: int) -> Iterator[Step]:
         sigmas = [float(s) for s in grid.sigmas[start:]]
         policy: dict[str, Any] = {name: values[start:].tolist() for name, values in grid.policy.items()}
-        if self.family.stochastic:
-            policy |= {"eta": self.eta, "noise": noise}
-        times = iter(self.family.calls(grid.times[start:]).tolist())
-        denoised = prediction.DENOISED[self.config["prediction_type"]]
+        given = {"noise": noise} if self.family.stochastic else {}
+        network = self.family.network(self.config)
+        time_of = {**dict(zip(grid.sigmas.tolist(), grid.times.tolist(), strict=False)), **grid.between}
 
         def denoise(x: Array, sigma: float) -> Array:
-            a, s = prediction.signal_and_noise(sigma)
-            scaled = x * a
-            return denoised(scaled, model(scaled, next(times)), a, s)
+            seen = x * network.scale(sigma)
+            return network.denoised(seen, model(seen, time_of[sigma]), sigma)
 
         x = x * (grid.initial if start == 0 else 1.0 / self.family.outside(sigmas[0]))
-        for step in self.family.solve(denoise, x, sigmas, **policy):
+        for step in self.family.solve(
+            denoise, x, sigmas, **policy, **self.family.constants(self.config), **self.settings, **given
+        ):
             yield replace(step, index=start + step.index, x=step.x * self.family.outside(step.sigma))
 
     def add_noise(self, x0: Array, noise: Array, steps: int, start: int) -> Array:
@@ -129,22 +134,20 @@ def from_config(
     *,
     name: str | None = None,
     eta: float | None = None,
+    settings: Mapping[str, Any] | None = None,
     table: str = "float32-torch",
 ) -> Sampler:
     """The sampler that a scheduler_config.json describes: its contents, its file or its folder.
 
-    `name` ("ddim", "euler", "pndm") takes another solver for the same model; `eta`, 0 to 1, is DDIM's share of fresh
-    noise; `table` is the precision of the schedule: "float32-torch", as upstream's, or "float64".
+    `name` ("ddim", "euler", ...) takes another solver for the same model; `settings` are what upstream's callers give to
+    each step (s_churn, s_noise, ...), `eta`, 0 to 1, one of them: DDIM's share of fresh noise; `table` is the precision
+    of the schedule: "float32-torch", as upstream's, or "float64".
     Raises: BadRequest for a file that cannot be read, a class or name or option that is unknown, a value not supported
     """
     family, options = choose(read(config), name)
-    if eta is not None and not 0.0 <= eta <= 1.0:
-        raise BadRequest(f"eta {eta} is outside 0..1")
-    if eta and not family.stochastic:
-        able = " or ".join(n for n, f in FAMILIES.items() if f.stochastic)
-        raise BadRequest(f"{family.class_name} draws no noise: leave eta {eta} out, or use --sampler {able}")
-    alphas = schedule.alphas_cumprod(
-        schedule=options["beta_schedule"], beta_start=options["beta_start"], beta_end=options["beta_end"],
-        count=options["num_train_timesteps"], table=table,
-    )  # fmt: skip
-    return Sampler({"_class_name": family.class_name, **options}, family, alphas, eta or 0.0)
+    chosen = dict(settings or {})
+    if eta is not None and (eta != 0.0 or "eta" in family.settings):
+        chosen["eta"] = eta
+    check_settings(family, chosen)
+    table_of_signal = family.table(options, table)
+    return Sampler({"_class_name": family.class_name, **options}, family, table_of_signal, {**family.settings, **chosen})

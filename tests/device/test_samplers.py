@@ -8,7 +8,7 @@ import pytest
 from refdiff.diffusion.guidance import guide
 from refdiff.diffusion.noise import stream
 from refdiff.samplers import from_config
-from refdiff.samplers.families import FAMILIES
+from refdiff.samplers.schedulers import FAMILIES
 from refdiff.xp import array_module
 from tests.device.compare import assert_same, run_on_device
 from tests.models.examples import normal

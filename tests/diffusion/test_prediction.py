@@ -83,4 +83,8 @@ def test_precision_stays_and_arguments_are_left(convert, dtype):
 
 
 def test_names():
-    assert DENOISED == {"epsilon": prediction.denoised_from_epsilon, "v_prediction": prediction.denoised_from_v}
+    assert DENOISED == {
+        "epsilon": prediction.denoised_from_epsilon,
+        "v_prediction": prediction.denoised_from_v,
+        "sample": prediction.denoised_from_sample,
+    }

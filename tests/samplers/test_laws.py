@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refdiff.diffusion.limit import unlimited
 from refdiff.diffusion.noise import stream
 from refdiff.samplers import from_config
 from refdiff.samplers.ddim import ddim
@@ -235,9 +236,10 @@ def flow(x, sigma, to):
     return MEAN + (x - MEAN) * math.sqrt((DEVIATION**2 + to**2) / (DEVIATION**2 + sigma**2))
 
 
+NO_CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0, "noise": None}
 SOLVERS = {
-    "euler": lambda x, sigmas: euler(gaussian, x, sigmas),
-    "ddim": lambda x, sigmas: ddim(gaussian, x, sigmas, targets=sigmas[1:], eta=0.0, noise=None),
+    "euler": lambda x, sigmas: euler(gaussian, x, sigmas, **NO_CHURN),
+    "ddim": lambda x, sigmas: ddim(gaussian, x, sigmas, targets=sigmas[1:], limit=unlimited, eta=0.0, noise=None),
     "pndm": lambda x, sigmas: plms(gaussian, x, sigmas, targets=sigmas[1:], restarts=sigmas[:-1]),
 }
 

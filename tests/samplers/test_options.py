@@ -10,7 +10,7 @@ import pytest
 from refdiff.diffusion.noise import stream
 from refdiff.errors import BadRequest
 from refdiff.samplers import from_config
-from refdiff.samplers.families import FAMILIES
+from refdiff.samplers.schedulers import FAMILIES
 
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 # scheduler/scheduler_config.json of Stable Diffusion 1.5, as published.
@@ -35,31 +35,36 @@ PLAIN = {
 every_name = pytest.mark.parametrize("name", PLAIN)
 
 BAD = [
-    *[(name, "beta_schedule", "squaredcos_cap_v2") for name in PLAIN],
+    *[(name, "beta_schedule", "sigmoid") for name in PLAIN],
     *[(name, "trained_betas", [0.1, 0.2]) for name in PLAIN],
-    *[(name, "prediction_type", "sample") for name in PLAIN],
+    *[(name, "prediction_type", "flow_prediction") for name in PLAIN],
+    ("pndm", "prediction_type", "sample"),
+    *[(name, "trained_betas", value) for name in PLAIN for value in ("linear", [0.5] * 999, [1.5] * 1000, 0.1)],
     *[(name, "prediction_type", ["epsilon"]) for name in PLAIN],
     *[(name, "timestep_spacing", "even") for name in PLAIN],
     *[(name, "beta_start", value) for name in PLAIN for value in (0, -0.1, 1.0, "0.1", None, float("nan"), True)],
     *[(name, "beta_end", value) for name in PLAIN for value in (0, 2.0, float("inf"))],
     *[(name, "num_train_timesteps", value) for name in PLAIN for value in (0, -1, 1.5, "1000", None, True)],
     *[(name, "steps_offset", value) for name in PLAIN for value in (-1, 0.5, "1", None)],
-    ("ddim", "clip_sample", True),
-    ("ddim", "thresholding", True),
-    ("ddim", "rescale_betas_zero_snr", True),
+    ("ddim", "clip_sample", "yes"),
+    ("ddim", "thresholding", 1.5),
+    ("ddim", "rescale_betas_zero_snr", None),
     ("ddim", "set_alpha_to_one", "yes"),
     ("pndm", "set_alpha_to_one", None),
     ("pndm", "skip_prk_steps", False),
     ("pndm", "prediction_type", "v_prediction"),
-    ("euler", "interpolation_type", "log_linear"),
-    ("euler", "use_karras_sigmas", True),
-    ("euler", "use_exponential_sigmas", True),
-    ("euler", "use_beta_sigmas", True),
-    ("euler", "sigma_min", 0.1),
-    ("euler", "sigma_max", 10.0),
-    ("euler", "timestep_type", "continuous"),
-    ("euler", "rescale_betas_zero_snr", True),
+    ("euler", "interpolation_type", "cubic"),
+    ("euler", "use_karras_sigmas", "true"),
+    ("euler", "use_exponential_sigmas", 2),
+    ("euler", "use_beta_sigmas", []),
+    ("euler", "sigma_min", -0.1),
+    ("euler", "sigma_max", "10"),
+    ("euler", "timestep_type", "float"),
+    ("euler", "rescale_betas_zero_snr", None),
     ("euler", "final_sigmas_type", "one"),
+    ("ddim", "clip_sample_range", 0.0),
+    ("ddim", "dynamic_thresholding_ratio", 1.5),
+    ("ddim", "sample_max_value", None),
     # Another class's option, with a value that would have meant something there.
     ("euler", "clip_sample", True),
     ("pndm", "thresholding", True),
@@ -101,10 +106,10 @@ def test_an_unknown_solver_is_refused_by_name(name):
         from_config(PLAIN[name], name="heun")
 
 
-def test_ddims_own_default_is_refused():
-    """Upstream's default clips, which a latent model must not: it has to be written out."""
-    with pytest.raises(BadRequest, match="clip_sample"):
-        from_config({"_class_name": "DDIMScheduler", **BETAS})
+def test_two_ramps_at_once_are_refused():
+    both = {**PLAIN["euler"], "use_karras_sigmas": True, "use_beta_sigmas": True}
+    with pytest.raises(BadRequest, match="use_karras_sigmas and use_beta_sigmas"):
+        from_config(both).sigmas(5)
 
 
 def test_sd15_as_published():
@@ -170,9 +175,15 @@ def test_eta_out_of_range_is_refused(eta):
 
 @pytest.mark.parametrize("name", ["euler", "pndm"])
 def test_eta_for_a_solver_that_draws_nothing_is_refused(name):
-    assert from_config(PLAIN[name], eta=0.0).eta == 0.0
-    with pytest.raises(BadRequest, match="eta"):
+    assert "eta" not in from_config(PLAIN[name], eta=0.0).settings
+    with pytest.raises(BadRequest, match="has no eta.*--sampler ddim"):
         from_config(PLAIN[name], eta=0.5)
+
+
+@pytest.mark.parametrize(("name", "setting"), [("euler", "s_churm"), ("pndm", "s_churn"), ("ddim", "order")])
+def test_an_unknown_setting_is_refused(name, setting):
+    with pytest.raises(BadRequest, match=f"has no {setting}"):
+        from_config(PLAIN[name], settings={setting: 1.0})
 
 
 def test_eta_without_noise_is_refused():

@@ -1,0 +1,18 @@
+"""The schedulers of upstream, each a Family, by their names here. To add one: its Family, and a line in this table."""
+
+from refdiff.samplers.family import FLAG, Family
+from refdiff.samplers.schedulers.ddim import DDIM
+from refdiff.samplers.schedulers.euler import EULER
+from refdiff.samplers.schedulers.pndm import PNDM
+
+FAMILIES: dict[str, Family] = {"ddim": DDIM, "euler": EULER, "pndm": PNDM}
+
+# Options that scheduler_config.json files carry over from other classes, with the values that mean nothing to this one:
+# upstream passes them over, whatever they are.
+FOREIGN = {
+    "skip_prk_steps": FLAG, "set_alpha_to_one": FLAG, "clip_sample": (False,), "clip_sample_range": (1.0,),
+    "thresholding": (False,), "dynamic_thresholding_ratio": (0.995,), "sample_max_value": (1.0,),
+    "rescale_betas_zero_snr": (False,), "interpolation_type": ("linear",), "timestep_type": ("discrete",),
+    "use_karras_sigmas": (False,), "use_exponential_sigmas": (False,), "use_beta_sigmas": (False,),
+    "sigma_min": (None,), "sigma_max": (None,), "final_sigmas_type": ("zero",),
+}  # fmt: skip

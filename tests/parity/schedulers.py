@@ -1,0 +1,68 @@
+"""Running diffusers' schedulers with a network's stand-in and noise that was drawn before."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+
+
+class Given:
+    """Noise that was drawn before, for both sides: the k-th draw is that of seed (seed, k)."""
+
+    def __init__(self, seed: int):
+        self.seed, self.drawn = seed, 0
+
+    def normal(self, shape: Iterable[int]) -> np.ndarray:
+        """The next draw."""
+        self.drawn += 1
+        return np.random.default_rng((self.seed, self.drawn)).standard_normal(tuple(shape)).astype(np.float32)
+
+
+def network(xp: Any, x: Any, t: float) -> Any:
+    """A network's stand-in: not linear, and other at every time."""
+    return 0.9 * xp.tanh(1.1 * x + 0.2) + 0.3 * xp.cos(2.0 * x + float(t) * 0.01)
+
+
+def upstream_of(config: Mapping[str, Any], steps: int) -> Any:
+    """The scheduler, its times set."""
+    scheduler = getattr(diffusers, config["_class_name"]).from_config(dict(config))
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+@contextmanager
+def drawing_from(scheduler: Any, noise: Given) -> Any:
+    """Let upstream's scheduler draw from `noise`."""
+    module = sys.modules[type(scheduler).__module__]
+    if not hasattr(module, "randn_tensor"):
+        yield
+        return
+    original = module.randn_tensor
+    module.randn_tensor = lambda shape, **_: torch.from_numpy(noise.normal(shape))
+    try:
+        yield
+    finally:
+        module.randn_tensor = original
+
+
+def upstream_run(
+    config: Mapping[str, Any], x: np.ndarray, steps: int, settings: Mapping[str, Any], noise: Given
+) -> tuple[list[float], list[np.ndarray]]:
+    """The time of every call of the network, and the latent after it."""
+    scheduler = upstream_of(config, steps)
+    assert set(settings) <= set(inspect.signature(scheduler.step).parameters)
+    latent, times, found = torch.from_numpy(x) * scheduler.init_noise_sigma, [], []
+    with drawing_from(scheduler, noise):
+        for t in scheduler.timesteps:
+            prediction = network(torch, scheduler.scale_model_input(latent, t), t)
+            latent = scheduler.step(prediction, t, latent, **settings).prev_sample
+            times.append(float(t))
+            found.append(latent.numpy())
+    return times, found

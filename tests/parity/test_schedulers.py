@@ -1,0 +1,64 @@
+"""Every scheduler against diffusers': tables, and every step of a run with a network that bends what it gets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from refdiff.samplers import from_config
+from tests.parity.schedulers import Given, network, upstream_of, upstream_run
+from tests.samplers.all_cases import CASES
+from tests.samplers.cases import MANY_STEPS, STEPS, name_of
+
+torch.set_num_threads(1)
+ALL = [(case, config) for case in CASES for config in case.configs()]
+each = pytest.mark.parametrize(("case", "config"), ALL, ids=lambda value: name_of(value) if isinstance(value, dict) else "")
+
+
+def assert_same_times(ours, theirs, bound):
+    """Whole times are the same, others nearly."""
+    assert ours.dtype == theirs.dtype
+    whole = theirs == np.round(theirs)
+    np.testing.assert_array_equal(ours[whole], theirs[whole])
+    np.testing.assert_allclose(ours, theirs, rtol=bound, atol=bound)
+
+
+@each
+def test_times_and_scales(case, config):
+    sampler = from_config(config)
+    for steps in (*STEPS, *MANY_STEPS):
+        if case.allowed(config, steps, {}):
+            scheduler = upstream_of(config, steps)
+            times = sampler.timesteps(steps)
+            assert_same_times(times, scheduler.timesteps.numpy()[: len(times)], case.times_bound(config))
+            assert len(scheduler.timesteps) - len(times) in ((0, 1) if config.get("timestep_spacing") == "trailing" else (0,))
+            first = sampler.initial(steps)
+            assert first == pytest.approx(float(scheduler.init_noise_sigma), rel=case.tables_bound)
+
+
+@each
+@pytest.mark.parametrize("number", range(max(len(case.settings) for case in CASES)))
+def test_every_step(case, config, number, measure):
+    if number >= len(case.settings):
+        number = 0
+    settings = case.settings[number]
+    sampler = from_config(config, settings=settings)
+    for steps in case.steps:
+        if not case.allowed(config, steps, settings):
+            continue
+        x = np.random.default_rng(steps).standard_normal((2, 3, 4, 5)).astype(np.float32)
+        noise, theirs, asked = Given(steps), Given(steps), []
+
+        def model(x, t, asked=asked):
+            asked.append(t)
+            return network(np, x, t)
+
+        got = [step.x for step in sampler.iterate(model, x, steps, noise=noise)]
+        times, wanted = upstream_run(config, x, steps, settings, theirs)
+        wanted = case.keep(wanted, steps)[: len(got)]
+        np.testing.assert_allclose(asked, times[: len(asked)], rtol=case.times_bound(config), atol=case.times_bound(config))
+        assert len(got) == len(wanted) == steps
+        errors = [np.linalg.norm(g - w) / np.linalg.norm(w) for g, w in zip(got, wanted, strict=True)]
+        worst = int(np.argmax(errors))
+        measure(f"{name_of(config)}, {settings}, {steps} steps", got[worst], wanted[worst], case.bound(config, steps))
