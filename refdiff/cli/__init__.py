@@ -71,7 +71,7 @@ def refdiff() -> None:
 def generate(prompt: str, **options: Any) -> int:
     """Draw a picture from PROMPT.
 
-    Example: refdiff generate "a small blue star to the left of a green ring" --seed 7 -o out.png
+    Example: refdiff generate "a small blue cross on a white background" --seed 7 -o out.png
     """
     from refdiff import load
     from refdiff.pipelines.text_to_image import check_prompt
