@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import ONE, jit, parallel, require_float32
+from refdiff.kernels.cpu.common import jit, parallel, require_float32
 
 
 @jit
-def _adamw(start, stop, w, g, m, v, rate, decay, b1, b2, correction, eps, w_new, m_new, v_new):
+def _adamw(start, stop, w, g, m, v, rate, decay, b1, rest1, b2, rest2, correction, eps, w_new, m_new, v_new):
     for i in range(start, stop):
-        m_new[i] = b1 * m[i] + (ONE - b1) * g[i]
-        v_new[i] = b2 * v[i] + (ONE - b2) * (g[i] * g[i])
+        m_new[i] = b1 * m[i] + rest1 * g[i]
+        v_new[i] = b2 * v[i] + rest2 * (g[i] * g[i])
         w_new[i] = w[i] * decay - rate * (m_new[i] / (math.sqrt(v_new[i] * correction) + eps))
 
 
@@ -35,7 +35,9 @@ def adamw_step(
         rate / (1.0 - b1**step),
         1.0 - rate * settings.weight_decay,
         b1,
+        1.0 - b1,  # before it is rounded: 1 - float32(0.999) is 13 millionths off
         b2,
+        1.0 - b2,
         1.0 / (1.0 - b2**step),
         settings.eps,
     )
