@@ -43,7 +43,7 @@ PREDICTION_TYPE = "v_prediction"
 BETAS: dict[str, Any] = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "num_train_timesteps": 1000}
 UNET_BATCH: dict[str, Any] = {
     "batch_size": 32, "drop_caption": 0.1, "thing_weight": 5.0,
-    "time_quantiles": ((0.0, 0.06, 0.9, 1.0), (0.0, 100.0, 700.0, 1000.0)),
+    "time_quantiles": ((0.0, 0.05, 0.6, 0.9, 1.0), (0.0, 60.0, 400.0, 700.0, 1000.0)), "snr_cap": 5.0, "least_weight": 0.1,
 }  # fmt: skip
 UNET_PLAIN_FROM = 0.8  # the share of the steps after which the loss counts all pixels alike
 UNET_OPTIMIZER = OptimizerSettings(

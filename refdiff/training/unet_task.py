@@ -52,6 +52,8 @@ class UNetTask:
     time_quantiles: tuple[tuple[float, ...], tuple[float, ...]]
     thing_weight: float
     plain_from: int
+    snr_cap: float
+    least_weight: float
 
     def initial(self) -> dict[str, np.ndarray]:
         """The weights of another run if there are any, else random ones; the last layer of each branch then starts at zero."""
@@ -66,7 +68,7 @@ class UNetTask:
 
         `time_quantiles` holds shares of the batch and the times below which they lie, both rising. The loss counts a thing's
         pixels `thing_weight` times, so that shapes are learnt early; from step `plain_from` it counts all alike, for with
-        weights its minimum is not the mean of the pictures that a noisy one may have been.
+        weights its minimum is not the mean of the pictures that a noisy one may have been. Times count as `time_weight` says.
         """
         rng = step_random(self.seed, step)
         thing_weight = self.thing_weight if step < self.plain_from else 1.0
@@ -74,14 +76,26 @@ class UNetTask:
         spread = rng.permutation(self.batch_size) + rng.random(self.batch_size)
         t = np.interp(spread / self.batch_size, *self.time_quantiles).astype(np.int64)
         dropped = rng.random(self.batch_size) < self.drop_caption
+        t = np.minimum(t, len(self.alphas_cumprod) - 1)
         x0 = self.data.latents[chosen]
         return {
             "x0": x0,
             "noise": rng.standard_normal(x0.shape, dtype=np.float32),
-            "t": np.minimum(t, len(self.alphas_cumprod) - 1),
+            "t": t,
             "ids": np.where(dropped[:, None], self.data.empty, self.data.ids[chosen]),
-            "weight": (1.0 + (thing_weight - 1.0) * self.data.things[chosen, None]).astype(np.float32),
+            "weight": (self.time_weight(t) * (1.0 + (thing_weight - 1.0) * self.data.things[chosen, None])).astype(np.float32),
         }
+
+    def time_weight(self, t: np.ndarray) -> np.ndarray:
+        """How much a time counts: little where there is so much noise that most of the error cannot be avoided.
+
+        Math: max(min(snr, snr_cap) / (snr + 1), least_weight), of an error in v: snr + 1 is what it weighs the one in x0 by
+        Shapes: [B] -> [B,1,1,1]
+        Source: Hang et al. 2023 (arXiv 2303.09556), equation 9, which has no least weight
+        """
+        alphas = self.alphas_cumprod[t].astype(np.float64)
+        snr = alphas / (1.0 - alphas)
+        return np.maximum(np.minimum(snr, self.snr_cap) / (snr + 1.0), self.least_weight)[:, None, None, None]
 
     def loss(self, params: Any, batch: Mapping[str, Array]) -> Any:
         """The loss of a batch.  Shapes: -> []"""

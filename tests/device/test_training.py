@@ -42,7 +42,7 @@ UNET_TASK = UNetTask(
     data=LatentSet(normal(6, 4, 4, 6), np.abs(normal(6, 4, 6)), IDS, np.full(7, 49)),
     alphas_cumprod=np.linspace(0.99, 0.01, 1000, dtype=np.float32), seed=0,
     start=flatten(random_params(NETWORKS, np.float32)), batch_size=4, prediction_type="v_prediction", drop_caption=0.25,
-    time_quantiles=((0.0, 0.5, 1.0), (0.0, 700.0, 1000.0)), thing_weight=3.0, plain_from=STEPS,
+    time_quantiles=((0.0, 0.5, 1.0), (0.0, 700.0, 1000.0)), thing_weight=3.0, plain_from=STEPS, snr_cap=5.0, least_weight=0.1,
 )  # fmt: skip
 TASKS = {"vae": VAE_TASK, "unet and text": UNET_TASK}
 

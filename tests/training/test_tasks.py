@@ -53,6 +53,19 @@ def test_a_sample_keeps_its_latents_ids_and_things_together():
     assert batch["weight"].dtype == batch["x0"].dtype == np.float32
 
 
+def test_times_count_by_what_is_left_of_the_signal():
+    """Hang et al. 2023, for an error in v, with a least weight; the examples here have 1, with which all times count alike."""
+    plain, task = replace(BIG, plain_from=0), replace(BIG, plain_from=0, snr_cap=5.0, least_weight=0.1)
+    assert (plain.batch(1)["weight"] == 1.0).all()
+    batch, wanted = task.batch(1), []
+    for t in batch["t"]:
+        alpha = float(task.alphas_cumprod[t])
+        snr = alpha / (1.0 - alpha)
+        wanted.append(max(min(snr, 5.0) / (snr + 1.0), 0.1))
+    assert min(wanted) == 0.1 and max(wanted) > 0.8
+    np.testing.assert_allclose(batch["weight"][:, 0, 0, 0], wanted, rtol=1e-6)
+
+
 def test_captions_left_out_become_empty():
     assert (replace(BIG, drop_caption=1.0).batch(1)["ids"] == LATENTS.empty).all()
     left_out = samples = 0
