@@ -62,7 +62,8 @@ LATENTS = LatentSet(
 UNET_TASK = UNetTask(
     config=UNET, text_config=TEXT, data=LATENTS, alphas_cumprod=np.linspace(0.99, 0.01, 1000, dtype=np.float32),
     start=None, seed=7, batch_size=5, prediction_type="v_prediction", drop_caption=0.25,
-    time_quantiles=((0.0, 0.2, 0.9, 1.0), (0.0, 100.0, 700.0, 1000.0)), thing_weight=3.0, plain_from=4, snr_cap=5.0, least_weight=1.0,
+    time_quantiles=((0.0, 0.2, 0.9, 1.0), (0.0, 100.0, 700.0, 1000.0)), thing_weight=3.0, plain_from=4,
+    snr_cap=5.0, least_weight=1.0,
 )  # fmt: skip
 TASKS: dict[str, Any] = {"vae": VAE_TASK, "unet and text": UNET_TASK}
 
