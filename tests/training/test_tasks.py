@@ -112,6 +112,21 @@ def test_things_weigh_no_more_from_a_step_on():
     assert (weights[4] == 1.0).all() and (weights[5] == 1.0).all()
 
 
+def test_how_much_a_time_counts():
+    """Hang et al. 2023, equation 9, for v: min(snr, cap) / (snr + 1), one number at a time."""
+    weighted = replace(BIG, snr_cap=5.0, least_weight=0.1)
+    t = np.array([0, 130, 300, 500, 800, 999])
+    found = weighted.time_weight(t)
+    assert found.shape == (6, 1, 1, 1)
+    for time, weight in zip(t, found.ravel(), strict=True):
+        alpha = 0.99 - 0.98 * time / 999
+        snr = alpha / (1 - alpha)
+        assert weight == pytest.approx(max(min(snr, 5.0) / (snr + 1), 0.1), rel=1e-4)
+    assert found[-1] == 0.1 and found[0] < 0.1 + found[1]
+    batch, plain = weighted.batch(2), BIG.batch(2)
+    np.testing.assert_allclose(batch["weight"], plain["weight"] * weighted.time_weight(batch["t"]), rtol=1e-6)
+
+
 class Coordinates(Blocks):
     """Pictures that say where each of their pixels was: channels hold its row, its column and the number of the picture."""
 
@@ -205,34 +220,41 @@ def test_a_start_is_taken_as_it_is(name):
     assert all(value is start[key] for key, value in task.initial().items())
 
 
-@pytest.mark.parametrize("mode", primitive.MODES)
-def test_training_lowers_the_loss_of_the_autoencoder(mode, tmp_path):
-    task = replace(VAE_TASK, crop_batch=8, whole_from=40)
-    held = replace(task, crop_batch=16).batch(1000)
-    with primitive.mode(mode):
-        *_, state = go_on(task, tmp_path, steps=40, save_seconds=1e9, settings=replace(SETTINGS, learning_rate=0.02))
-        shapes = {key: value.shape for key, value in task.initial().items()}
-        before, after = (float(task.loss(tree(values), held)) for values in (task.initial(), by_name(state.vector, shapes)))
-    assert state.vector.dtype == np.float32
-    assert len(state.losses) == 40
-    assert after < 0.5 * before
-    assert np.mean(state.losses[-5:]) < 0.5 * np.mean(state.losses[:5])
+class Fixed(Blocks):
+    """The same pictures at every step."""
+
+    def batch(self, rng, count):
+        return super().batch(np.random.default_rng(3), count)
 
 
-def by_name(vector: np.ndarray, shapes: dict[str, tuple]) -> dict[str, np.ndarray]:
-    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1]
-    return {key: part.reshape(shapes[key]) for key, part in zip(shapes, np.split(vector, ends), strict=True)}
+ONE_LATENT_A_CAPTION = replace(LATENTS, latents=np.sign(LATENTS.latents[:, :1, :1, :1]) * np.ones_like(LATENTS.latents))
+LEARN = {
+    "vae": (replace(VAE_TASK, pictures=Fixed(), whole_from=0, whole_batch=2), 25, 0.35),  # measured: 0.18 of the first loss
+    "unet and text": (  # to know the latent is to predict the noise; measured: 0.50
+        replace(UNET_TASK, data=ONE_LATENT_A_CAPTION, batch_size=4, time_quantiles=((0.0, 1.0), (300.0, 900.0))), 18, 0.7
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", primitive.MODES)
-def test_training_lowers_the_loss_of_the_unet(mode, tmp_path):
-    """One constant latent a caption: to know the picture is to predict the noise."""
-    data = replace(LATENTS, latents=np.sign(LATENTS.latents[:, :1, :1, :1]) * np.ones_like(LATENTS.latents))
-    task = replace(UNET_TASK, data=data, batch_size=8, plain_from=0)
+@pytest.mark.parametrize("name", LEARN)
+def test_training_lowers_the_loss(name, mode, tmp_path):
+    task, steps, bound = LEARN[name]
+    settings = replace(SETTINGS, learning_rate=0.01, decay_from=0.9, weight_decay=0.0)
+    held = task.batch(1000)
     with primitive.mode(mode):
-        *_, state = go_on(task, tmp_path, steps=30, save_seconds=1e9, settings=replace(SETTINGS, learning_rate=0.01))
+        *_, state = go_on(task, tmp_path, steps=steps, save_seconds=1e9, settings=settings)
+        before = float(task.loss(tree(task.initial()), held))
+        after = float(task.loss(tree(by_name(state.vector, task.initial())), held))
     assert state.vector.dtype == np.float32
-    assert np.mean(state.losses[-5:]) < 0.7 * np.mean(state.losses[:5])
+    assert len(state.losses) == steps
+    assert after < bound * before
+    assert np.mean(state.losses[-4:]) < bound * np.mean(state.losses[:2])
+
+
+def by_name(vector: np.ndarray, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    parts = np.split(vector, np.cumsum([value.size for value in like.values()])[:-1])
+    return {key: part.reshape(like[key].shape) for key, part in zip(like, parts, strict=True)}
 
 
 def test_pictures_are_encoded_in_any_batches():
