@@ -31,20 +31,31 @@ def sampler(name: str, prediction_type: str, eta: float):
         "beta_start": 0.00085,
         "beta_end": 0.012,
         "prediction_type": prediction_type,
+        "clip_sample": False,
+        "skip_prk_steps": True,
     }
-    options |= {"clip_sample": False} if name == "ddim" else {"skip_prk_steps": True} if name == "pndm" else {}
-    return from_config({"_class_name": FAMILIES[name].class_name, **options}, eta=eta)
+    family = FAMILIES[name]
+    allowed = {k: v for k, v in options.items() if k in family.defaults and (k not in family.only or v in family.only[k])}
+    return from_config({"_class_name": family.class_name, **allowed}, eta=eta)
 
 
 @pytest.mark.parametrize(
-    ("name", "prediction_type"), [(name, kind) for name in FAMILIES for kind in FAMILIES[name].only["prediction_type"]]
+    ("name", "prediction_type"),
+    [(name, kind) for name, family in FAMILIES.items() for kind in family.only.get("prediction_type", ("its own",))],
 )
 def test_sampler(name, prediction_type):
     chosen = sampler(name, prediction_type, 0.0)
+    draws = chosen.family.draws(chosen.config, chosen.settings)
+
+    def run(x, start):
+        noise = stream("numpy", 3) if draws else None
+        return chosen.sample(model, x, STEPS, start=start, noise=noise)
+
     for start in (0, 2):
-        device, crossed = run_on_device(lambda x, at=start: chosen.sample(model, x, STEPS, start=at), X)
-        assert_same(device, chosen.sample(model, X, STEPS, start=start))
-        assert crossed.total == 0, crossed.events
+        device, crossed = run_on_device(run, X, start=start)
+        assert_same(device, run(X, start))
+        assert crossed.to_host == 0, crossed.events
+        assert (crossed.to_device > 0) == draws, crossed.events
 
 
 def test_only_fresh_noise_goes_over():

@@ -30,6 +30,17 @@ def network(xp: Any, x: Any, t: float) -> Any:
     return 0.9 * xp.tanh(1.1 * x + 0.2) + 0.3 * xp.cos(2.0 * x + float(t) * 0.01)
 
 
+def network_of(config: Mapping[str, Any]) -> Any:
+    """The stand-in; where the variance is learned, with it in further channels, above 0 and below 1."""
+    if not str(config.get("variance_type")).startswith("learned"):
+        return network
+
+    def twofold(xp: Any, x: Any, t: float) -> Any:
+        return xp.concatenate([network(xp, x, t), 0.5 + 0.4 * xp.tanh(x + 0.1)], 1)
+
+    return twofold
+
+
 def upstream_of(config: Mapping[str, Any], steps: int) -> Any:
     """The scheduler, its times set."""
     scheduler = getattr(diffusers, config["_class_name"]).from_config(dict(config))
@@ -61,7 +72,7 @@ def upstream_run(
     latent, times, found = torch.from_numpy(x) * scheduler.init_noise_sigma, [], []
     with drawing_from(scheduler, noise):
         for t in scheduler.timesteps:
-            prediction = network(torch, scheduler.scale_model_input(latent, t), t)
+            prediction = network_of(config)(torch, scheduler.scale_model_input(latent, t), t)
             latent = scheduler.step(prediction, t, latent, **settings).prev_sample
             times.append(float(t))
             found.append(latent.numpy())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from refdiff.samplers import from_config
-from tests.parity.schedulers import Given, network, upstream_of, upstream_run
+from tests.parity.schedulers import Given, network_of, upstream_of, upstream_run
 from tests.samplers.all_cases import CASES
 from tests.samplers.cases import MANY_STEPS, STEPS, name_of
 
@@ -52,7 +52,7 @@ def test_every_step(case, config, number, measure):
 
         def model(x, t, asked=asked):
             asked.append(t)
-            return network(np, x, t)
+            return network_of(config)(np, x, t)
 
         got = [step.x for step in sampler.iterate(model, x, steps, noise=noise)]
         times, wanted = upstream_run(config, x, steps, settings, theirs)

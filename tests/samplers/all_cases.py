@@ -1,5 +1,5 @@
 """The cases of every group."""
 
-from tests.samplers import cases_first
+from tests.samplers import cases_first, cases_p
 
-CASES = [*cases_first.CASES]
+CASES = [*cases_first.CASES, *cases_p.CASES]

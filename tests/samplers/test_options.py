@@ -88,7 +88,7 @@ def test_an_unknown_option_is_refused_by_name(name):
             from_config({**PLAIN[name], "stepz_offset": 1}, name=other)
 
 
-@pytest.mark.parametrize("class_name", ["DDPMScheduler", "ddim", "", None, 3, ["DDIMScheduler"]])
+@pytest.mark.parametrize("class_name", ["VQDiffusionScheduler", "ddim", "", None, 3, ["DDIMScheduler"]])
 def test_an_unknown_class_is_refused_by_name(class_name):
     with pytest.raises(BadRequest, match="DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler") as refusal:
         from_config({**PLAIN["ddim"], "_class_name": class_name})

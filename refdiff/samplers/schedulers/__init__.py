@@ -2,10 +2,14 @@
 
 from refdiff.samplers.family import FLAG, Family
 from refdiff.samplers.schedulers.ddim import DDIM
+from refdiff.samplers.schedulers.ddpm import DDPM
 from refdiff.samplers.schedulers.euler import EULER
 from refdiff.samplers.schedulers.pndm import PNDM
 
-FAMILIES: dict[str, Family] = {"ddim": DDIM, "euler": EULER, "pndm": PNDM}
+FAMILIES: dict[str, Family] = {
+    "ddim": DDIM, "euler": EULER, "pndm": PNDM,
+    "ddpm": DDPM,
+}  # fmt: skip
 
 # Options that scheduler_config.json files carry over from other classes, with the values that mean nothing to this one:
 # upstream passes them over, whatever they are.
