@@ -59,7 +59,7 @@ def refdiff() -> None:
 @click.option("--eta", type=float, help="DDIM: the share of fresh noise, 0 to 1.  [default: 0]")
 @click.option("--guidance", type=float, help="How strongly the text guides.  [default: the model's, else 7.5]")
 @click.option("--seed", type=int, default=0, show_default=True, help="The picture's number; the next picture takes the next.")
-@click.option("--rng", default="torch", show_default=True, help="The random stream: torch or numpy.")
+@click.option("--rng", default="torch", show_default=True, help="The random stream: torch, numpy, cuda or, say, cuda:108x2048.")
 @click.option("--width", type=int, help="Pixels.  [default: the model's]")
 @click.option("--height", type=int, help="Pixels.  [default: the model's]")
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures: out-1.png, out-2.png, ...")

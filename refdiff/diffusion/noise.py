@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
+from refdiff.diffusion import philox
 from refdiff.diffusion.cephes import log, sine_cosine
 from refdiff.errors import BadRequest
 
@@ -20,18 +22,28 @@ class Stream(Protocol):
 
 
 def stream(name: str, seed: int) -> Stream:
-    """The stream "torch" (torch.manual_seed and torch.randn on a CPU) or "numpy" (PCG64), at its beginning.
+    """The stream of that name at its beginning.
 
+    "torch" is torch.manual_seed and torch.randn on a CPU, "cuda" the same on a GPU, "numpy" NumPy's PCG64. "cuda:108x2048" is
+    a GPU of 108 multiprocessors with 2048 threads each, which matters for draws of more numbers than it has threads.
     Raises: BadRequest for an unknown name or a seed outside 0..2**64-1
     Traps: noise-rng
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         raise BadRequest(f"the seed {seed!r} is not a whole number from 0 to 2**64-1")
-    if name == "cuda":
-        raise BadRequest('the random stream "cuda" is not built yet: choose torch or numpy, or bring the latents yourself')
+    if str(name).startswith("cuda:"):
+        return CudaStream(int(seed), threads=threads_of(name))
     if name not in STREAMS:
         raise BadRequest(f'unknown random stream "{name}": choose one of {", ".join(STREAMS)}')
     return STREAMS[name](int(seed))
+
+
+def threads_of(name: str) -> int:
+    """The threads that a GPU given as "cuda:MULTIPROCESSORSxTHREADS" runs at once.  Raises: BadRequest for another form"""
+    found = re.fullmatch(r"cuda:([1-9]\d{0,3})x([1-9]\d{0,3})", name)
+    if found is None or int(found[2]) < CudaStream.BLOCK:
+        raise BadRequest(f'the random stream "{name}" is not cuda:MULTIPROCESSORSxTHREADS, such as cuda:108x2048 for an A100')
+    return int(found[1]) * (int(found[2]) // CudaStream.BLOCK * CudaStream.BLOCK)
 
 
 class NumpyStream:
@@ -108,4 +120,41 @@ class TorchStream:
         return ((high << 32 | low) & ((1 << 53) - 1)) * 2.0**-53
 
 
-STREAMS: dict[str, Callable[[int], Stream]] = {"torch": TorchStream, "numpy": NumpyStream}
+class CudaStream:
+    """The normals of torch's generator on a GPU: Philox 4x32-10, then Box-Muller, within some 1e-5 of a GPU's.
+
+    A draw is one launch of as many threads as it has numbers, in blocks of 256, but no more than the GPU runs at once.
+    Thread i takes four normals at a time from its own sequence. They go to the places i, i + threads, i + 2 threads and
+    i + 3 threads, so that draws beyond `threads` numbers are another GPU's only if it runs as many threads.
+    `threads` None is a GPU that is larger than any draw: one number a thread, as AUTOMATIC1111's emulation on a CPU.
+    All 64 bits of the seed count.
+
+    Source: Salmon, Moraes, Dror, Shaw 2011; the launch as in ATen's CUDA distributions
+    """
+
+    BLOCK = 256
+
+    def __init__(self, seed: int, *, threads: int | None):
+        self._seed = seed
+        self._threads = threads
+        self._offset = 0
+
+    def normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The next numbers, float32.  Shapes: -> shape"""
+        size = int(np.prod(shape, dtype=np.int64))
+        threads = -(-size // self.BLOCK) * self.BLOCK if self._threads is None else self._threads
+        parts = [np.empty(0, dtype=np.float32)]
+        for start in range(0, size, 4 * threads if threads else 1):
+            left = size - start
+            lanes = philox.counters(self._offset, min(threads, left))
+            parts.append(philox.box_muller(philox.philox(lanes, self._seed)).reshape(-1)[:left])
+            self._offset += 1
+        return np.concatenate(parts).reshape(shape)
+
+
+def cuda_of_any_size(seed: int) -> CudaStream:
+    """The stream "cuda" where no GPU is named."""
+    return CudaStream(seed, threads=None)
+
+
+STREAMS: dict[str, Callable[[int], Stream]] = {"torch": TorchStream, "numpy": NumpyStream, "cuda": cuda_of_any_size}

@@ -66,8 +66,8 @@ class Pipeline:
     ) -> Output:
         """Draw a picture for each prompt.
 
-        Options: steps, sampler ("ddim", "euler", "pndm"), guidance, seed (one, or one a picture), rng ("torch", "numpy"),
-        width, height, latents [B,C,h,w] of unit variance, eta. `callback` sees each step.
+        Options: steps, sampler ("ddim", "euler", "pndm"), guidance, seed (one, or one a picture), rng ("torch", "cuda",
+        "numpy"), width, height, latents [B,C,h,w] of unit variance, eta. `callback` sees each step.
         Raises: BadRequest for an option that is unknown or that this model cannot meet
         """
         request = make_request(self, prompt, negative_prompt, options)
@@ -92,6 +92,7 @@ def text_to_image(pipe: Pipeline, request: Request) -> Iterator[Step]:
     """
     config = {**pipe.scheduler, "clip_sample": False}  # for latents have no range; upstream's pipelines do so too
     sampler = from_config(config, name=request.sampler, eta=request.eta)
+    streams = Streams(request.rng, request.seeds)
     guided = needs_unconditional(request.guidance)
     texts = [*request.negative, *request.prompts] if guided else request.prompts
     context = encode_text(pipe, texts)  # [2B,T,D], the unconditional half first
@@ -106,7 +107,6 @@ def text_to_image(pipe: Pipeline, request: Request) -> Iterator[Step]:
         unconditional, conditional = prediction[: len(x) // 2], prediction[len(x) // 2 :]
         return guide(unconditional, conditional, scale=request.guidance)
 
-    streams = Streams(request.rng, request.seeds)
     first = streams.normal(request.latent_shape) if request.latents is None else request.latents
     x = to_device(first.astype(pipe.dtype), pipe.device)
     yield from sampler.iterate(network, x, request.steps, noise=streams)

@@ -17,7 +17,7 @@ from refdiff.errors import BadRequest
 
 FIXTURE = json.loads((Path(__file__).parent / "normals.json").read_text())
 SHAPES = [tuple(shape) for shape in FIXTURE["shapes"]]
-names = st.sampled_from(["torch", "numpy"])
+names = st.sampled_from(["torch", "numpy", "cuda", "cuda:2x1024"])
 
 
 def ulps(got: np.ndarray, want: np.ndarray) -> int:
@@ -46,7 +46,7 @@ def test_ulps_can_count():
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (15,), (16,), (2, 3, 5)])
-@pytest.mark.parametrize("name", ["torch", "numpy"])
+@pytest.mark.parametrize("name", ["torch", "numpy", "cuda", "cuda:2x1024"])
 def test_shapes(name, shape):
     got = stream(name, 7).normal(shape)
     assert got.shape == shape and got.dtype == np.float32
@@ -83,7 +83,7 @@ def test_small_draws_are_one_row(first, second, seed):
         np.testing.assert_array_equal(parts, stream("torch", seed).normal((first + second,)))
 
 
-@pytest.mark.parametrize("name", ["torch", "numpy"])
+@pytest.mark.parametrize("name", ["torch", "numpy", "cuda", "cuda:2x1024"])
 def test_they_are_standard_normal(name):
     """Mean, variance, skewness, kurtosis and the correlation of neighbours, each within four standard errors."""
     x = stream(name, 11).normal((200_000,)).astype(np.float64)
@@ -101,9 +101,9 @@ def test_bad_seeds_are_refused(seed):
         stream("torch", seed)
 
 
-@pytest.mark.parametrize("name", ["philox", "", "Torch", "cuda"])
+@pytest.mark.parametrize("name", ["philox", "", "Torch", "Cuda"])
 def test_unknown_streams_are_refused(name):
-    with pytest.raises(BadRequest, match="torch.*numpy"):
+    with pytest.raises(BadRequest, match="torch.*numpy.*cuda"):
         stream(name, 0)
 
 
