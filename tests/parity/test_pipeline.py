@@ -83,7 +83,7 @@ def psnr(ours: np.ndarray, theirs: np.ndarray) -> float:
 def agree(out, theirs: tuple[np.ndarray, np.ndarray], measure) -> None:
     """Latents within the bound, and the same pictures."""
     latents, pictures = theirs
-    measure(out.latents, latents, LATENTS_BOUND)
+    measure("final latents", out.latents, latents, LATENTS_BOUND)
     ours = np.stack([np.asarray(image) for image in out.images])
     assert ours.shape == pictures.shape
     assert psnr(ours, pictures) > PSNR_BOUND
