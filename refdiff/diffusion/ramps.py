@@ -37,10 +37,11 @@ def beta(count: int, *, low: float, high: float, a: float, b: float) -> np.ndarr
 def time_of(sigma: np.ndarray, table: np.ndarray) -> np.ndarray:
     """The training time of a sigma, between times by the logarithm; outside the table its end.
 
-    Shapes: [n], table [T] rising -> [n]
+    With betas of zero terminal SNR the last sigmas of the table may fall: the last time at or below this sigma counts.
+    Shapes: [n], table [T] -> [n]
     Source: k-diffusion's external.py
     """
     logs, wanted = np.log(table), np.log(np.maximum(sigma, 1e-10))
-    low = np.clip((wanted[:, None] >= logs).sum(axis=1) - 1, 0, len(table) - 2)
+    low = np.minimum(np.where(wanted[:, None] >= logs, np.arange(len(table)), 0).max(axis=1), len(table) - 2)
     share = np.clip((logs[low] - wanted) / (logs[low] - logs[low + 1]), 0, 1)
     return (1 - share) * low + share * (low + 1)

@@ -41,6 +41,7 @@ class Family:
     - `solve(denoise, x, sigmas, **grid.policy, **constants(options), **settings)` is the solver, which also takes `noise`
       where it is `stochastic`; `draws(options, settings)` says whether it will ask for any.
     - `outside(sigma)` is the factor from x0 + sigma noise to the latent that upstream's scheduler hands out.
+    - `altered(options)` are fields that are others with these options; it refuses options that exclude each other.
     """
 
     class_name: str
@@ -55,6 +56,7 @@ class Family:
     stochastic: bool
     draws: Callable[[Options, Mapping[str, Any]], bool]
     outside: Callable[[float], float]
+    altered: Callable[[Options], Mapping[str, Any]] = lambda options: {}  # house: nothing is altered
 
     @property
     def variance_preserving(self) -> bool:

@@ -148,6 +148,8 @@ def from_config(
     chosen = dict(settings or {})
     if eta is not None and (eta != 0.0 or "eta" in family.settings):
         chosen["eta"] = eta
+    altered = family.altered(options)
+    family = replace(family, **altered) if altered else family
     check_settings(family, chosen)
     table_of_signal = family.table(options, table)
     return Sampler({"_class_name": family.class_name, **options}, family, table_of_signal, {**family.settings, **chosen})

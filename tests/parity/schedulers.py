@@ -42,9 +42,11 @@ def network_of(config: Mapping[str, Any]) -> Any:
 
 
 def upstream_of(config: Mapping[str, Any], steps: int) -> Any:
-    """The scheduler, its times set."""
+    """The scheduler, its times set, at its first step: where the first time comes twice, upstream's begins with the second."""
     scheduler = getattr(diffusers, config["_class_name"]).from_config(dict(config))
     scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
     return scheduler
 
 

@@ -1,14 +1,19 @@
 """The schedulers of upstream, each a Family, by their names here. To add one: its Family, and a line in this table."""
 
+import math
+
 from refdiff.samplers.family import FLAG, Family
 from refdiff.samplers.schedulers.ddim import DDIM
 from refdiff.samplers.schedulers.ddpm import DDPM
+from refdiff.samplers.schedulers.dpm_multistep import DPM_MULTISTEP
+from refdiff.samplers.schedulers.dpm_singlestep import DPM_SINGLESTEP
 from refdiff.samplers.schedulers.euler import EULER
 from refdiff.samplers.schedulers.pndm import PNDM
 
 FAMILIES: dict[str, Family] = {
     "ddim": DDIM, "euler": EULER, "pndm": PNDM,
     "ddpm": DDPM,
+    "dpm_multistep": DPM_MULTISTEP, "dpm_singlestep": DPM_SINGLESTEP,
 }  # fmt: skip
 
 # Options that scheduler_config.json files carry over from other classes, with the values that mean nothing to this one:
@@ -19,4 +24,8 @@ FOREIGN = {
     "rescale_betas_zero_snr": (False,), "interpolation_type": ("linear",), "timestep_type": ("discrete",),
     "use_karras_sigmas": (False,), "use_exponential_sigmas": (False,), "use_beta_sigmas": (False,),
     "sigma_min": (None,), "sigma_max": (None,), "final_sigmas_type": ("zero",),
+    "solver_order": (1, 2, 3), "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"), "lower_order_final": FLAG,
+    "algorithm_type": ("dpmsolver++", "dpmsolver", "deis"), "euler_at_final": FLAG, "use_lu_lambdas": (False,),
+    "use_flow_sigmas": (False,), "flow_shift": (1.0,), "use_dynamic_shifting": (False,), "time_shift_type": ("exponential",),
+    "lambda_min_clipped": (-math.inf,), "variance_type": (None,),
 }  # fmt: skip

@@ -1,0 +1,123 @@
+"""DPM-Solver, DEIS, UniPC and SA-Solver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.samplers.cases import COSINE, LINEAR, SCALED, Case
+from tests.samplers.cases_first import SPACING
+
+PREDICTIONS = ["epsilon", "v_prediction", "sample"]
+THRESHOLDS: list[Any] = [{}, {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}]
+KEB: list[Any] = [{}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}]
+FLOW: list[Any] = [{"use_flow_sigmas": True}, {"use_flow_sigmas": True, "flow_shift": 3.0}]
+
+
+def on_a_ramp(config: Mapping[str, Any]) -> bool:
+    """Whether the sigmas are not those of spaced times."""
+    return any(value for key, value in config.items() if key.startswith("use_"))
+
+
+def fits(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """1000 leading steps would all be at one time, 999 with an offset begin beyond the last; and with lambda_min_clipped, 999
+    trailing ones do not exist.
+    """
+    if on_a_ramp(config):
+        return True
+    if config.get("timestep_spacing") == "leading":
+        return steps + config["steps_offset"] < 1000
+    return not (config.get("lambda_min_clipped", -9.0) > -9.0 and steps >= 999)
+
+
+def multistep_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """A ramp that ends at sigma_min has this sigma twice at its end: upstream divides 0 by 0 there, unless the order is 1.
+
+    Flow sigmas end below that sigma_min in many steps: fresh noise cannot lead up to it.
+    """
+    curved = config["solver_order"] == 3 or (config["solver_order"] == 2 and config["solver_type"] == "heun")
+    lowered = config.get("euler_at_final") or (config.get("lower_order_final", True) and steps < 15)
+    stands = on_a_ramp(config) and config.get("final_sigmas_type") == "sigma_min"
+    rises = config.get("use_flow_sigmas") and stands and steps > 30 and str(config.get("algorithm_type")).startswith("sde")
+    return fits(config, steps, settings) and not (stands and curved and not lowered and steps > 1) and not rises
+
+
+def singlestep_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """Upstream's thresholding for dpmsolver takes a table's element at no time at all, and stops."""
+    rises = config.get("use_flow_sigmas") and config["final_sigmas_type"] == "sigma_min" and steps > 30
+    stops = config.get("thresholding") and config["algorithm_type"] == "dpmsolver"
+    return fits(config, steps, settings) and not stops and not (rises and config["algorithm_type"].startswith("sde"))
+
+
+def multistep_bound(config: Mapping[str, Any], steps: int) -> float:
+    """From a first sigma of 4e3 (zero terminal SNR) or 2e4 (cosine), float32 leaves few digits of the picture to a difference of
+    noises: measured 7.9e-3, where a float64 run over the same tables is 7.1e-3 from upstream and 7e-4 from refdiff. In few
+    steps of dpmsolver along flow
+    sigmas, of which the first is 3e3, 1.6e-5.
+    """
+    far = config.get("rescale_betas_zero_snr") or config["beta_schedule"] == "squaredcos_cap_v2"
+    noises = config.get("algorithm_type") in ("dpmsolver", "sde-dpmsolver")
+    if far and not config.get("use_flow_sigmas") and (noises or config["prediction_type"] == "epsilon"):
+        return 2e-2
+    return 5e-5 if noises else 1e-5
+
+
+CASES = [
+    Case(
+        "DPMSolverMultistepScheduler", {},
+        {
+            "betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS, "spacing": SPACING, "limits": THRESHOLDS,
+            "ramps": [*KEB, {"use_lu_lambdas": True}],
+            "algorithm": [
+                {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"},
+                {"algorithm_type": "dpmsolver++", "final_sigmas_type": "sigma_min"},
+                {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+                {"algorithm_type": "sde-dpmsolver++", "final_sigmas_type": "zero"},
+                {"algorithm_type": "sde-dpmsolver++", "final_sigmas_type": "sigma_min"},
+            ],
+            "solver_order": [2, 1, 3], "solver_type": ["midpoint", "heun"], "lower_order_final": [True, False],
+            "euler_at_final": [False, True], "rescale_betas_zero_snr": [False, True],
+            "lambda_min_clipped": [{}, {"lambda_min_clipped": -5.1}],
+        },
+        allowed=multistep_allowed, bound=multistep_bound,
+    ),
+    Case(
+        "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"},
+        {
+            "betas": [SCALED, LINEAR], "prediction_type": PREDICTIONS, "spacing": SPACING, "limits": THRESHOLDS,
+            "solver_order": [2, 1], "solver_type": ["midpoint", "heun"],
+        },
+        allowed=multistep_allowed, bound=multistep_bound,
+    ),
+    Case(
+        "DPMSolverMultistepScheduler", SCALED,
+        {
+            "prediction_type": ["flow_prediction", *PREDICTIONS], "flow": FLOW, "final_sigmas_type": ["zero", "sigma_min"],
+            "algorithm_type": ["dpmsolver++", "sde-dpmsolver++"], "solver_order": [2, 1, 3], "solver_type": ["midpoint", "heun"],
+        },
+        allowed=multistep_allowed, bound=multistep_bound,
+    ),
+    Case(
+        "DPMSolverMultistepScheduler", SCALED,
+        {
+            "variance_type": ["learned", "learned_range"], "algorithm_type": ["dpmsolver++", "sde-dpmsolver++"],
+            "names": [{"solver_type": "bh2"}, {"solver_type": "logrho"}],
+        },
+    ),
+    Case(
+        "DPMSolverSinglestepScheduler", {},
+        {
+            "betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS, "limits": THRESHOLDS, "ramps": [*KEB, *FLOW],
+            "algorithm": [
+                {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"},
+                {"algorithm_type": "dpmsolver++", "final_sigmas_type": "sigma_min"},
+                {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+                {"algorithm_type": "sde-dpmsolver++", "final_sigmas_type": "zero"},
+                {"algorithm_type": "sde-dpmsolver++", "final_sigmas_type": "sigma_min"},
+            ],
+            "solver_order": [2, 1, 3], "solver_type": ["midpoint", "heun"], "lower_order_final": [True, False],
+            "lambda_min_clipped": [{}, {"lambda_min_clipped": -5.1}],
+        },
+        allowed=singlestep_allowed, bound=multistep_bound,
+    ),
+]  # fmt: skip
