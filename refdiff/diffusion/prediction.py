@@ -33,6 +33,16 @@ def epsilon_from_denoised(x: Array, x0: Array, a: float, s: float) -> Array:
     return (x - a * x0) / s
 
 
+def epsilon_itself(x: Array, epsilon: Array, a: float, s: float) -> Array:
+    """The prediction itself."""
+    return epsilon
+
+
+def epsilon_from_v(x: Array, v: Array, a: float, s: float) -> Array:
+    """epsilon = a v + s x.  Source: Salimans, Ho 2022 (arXiv 2202.00512), appendix D"""
+    return a * v + s * x
+
+
 def v_from_denoised(x: Array, x0: Array, a: float, s: float) -> Array:
     """v = a epsilon - s x0 = (a x - x0) / s."""
     return (a * x - x0) / s
@@ -42,6 +52,12 @@ DENOISED: dict[str, Conversion] = {
     "epsilon": denoised_from_epsilon,
     "v_prediction": denoised_from_v,
     "sample": denoised_from_sample,
+}
+
+EPSILON: dict[str, Conversion] = {
+    "epsilon": epsilon_itself,
+    "v_prediction": epsilon_from_v,
+    "sample": epsilon_from_denoised,
 }
 
 

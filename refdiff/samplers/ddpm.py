@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from refdiff.diffusion.noise import Stream
-from refdiff.samplers.step import Step, fresh
+from refdiff.samplers.step import Predict, Step, fresh
 from refdiff.xp import Array, array_module
 
-Predict = Callable[[Array, float], tuple[Array, Array]]  # (x, sigma) -> the denoised latent, and what else the network says
 Deviation = Callable[[Array, float, float], Array]  # (what else it says, smallest variance, largest variance)
 
 

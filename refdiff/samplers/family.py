@@ -11,7 +11,7 @@ import numpy as np
 
 from refdiff.diffusion import schedule
 from refdiff.diffusion.limit import limiter
-from refdiff.diffusion.prediction import DENOISED, signal_and_noise
+from refdiff.diffusion.prediction import DENOISED, EPSILON, signal_and_noise
 from refdiff.samplers.grids import Grid
 from refdiff.samplers.step import Step
 from refdiff.xp import Array
@@ -23,11 +23,12 @@ Options = Mapping[str, Any]
 class Network:
     """How a network is asked about x = x0 + sigma noise.
 
-    It sees x times `scale(sigma)`; `denoised(seen, output, sigma)` is what it takes x0 to be.
+    It sees x times `scale(sigma)`; `denoised(seen, output, sigma)` is what it takes x0 to be, or for solvers that want more,
+    that and the noise or the variance that it tells.
     """
 
     scale: Callable[[float], float]
-    denoised: Callable[[Array, Array, float], Array]
+    denoised: Callable[[Array, Array, float], Any]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,27 @@ def limited_network(options: Options) -> Network:
     """A diffusion network whose denoised latent is clipped or thresholded as the options say, before anything else."""
     raw, limit = diffusion_network(options), limiter(options)
     return Network(raw.scale, lambda seen, output, sigma: limit(raw.denoised(seen, output, sigma)))
+
+
+def pair_network(options: Options) -> Network:
+    """A diffusion network for solvers that ask for the denoised latent and for the noise in it, which sigma 0 has too."""
+    raw, convert = diffusion_network(options), EPSILON[options["prediction_type"]]
+
+    def both(seen: Array, output: Array, sigma: float) -> tuple[Array, Array]:
+        return raw.denoised(seen, output, sigma), convert(seen, output, *signal_and_noise(sigma))
+
+    return Network(raw.scale, both)
+
+
+def limited_pair(options: Options) -> Network:
+    """The same with the denoised latent limited, and the noise as it was."""
+    raw, limit = pair_network(options), limiter(options)
+
+    def both(seen: Array, output: Array, sigma: float) -> tuple[Array, Array]:
+        denoised, noise = raw.denoised(seen, output, sigma)
+        return limit(denoised), noise
+
+    return Network(raw.scale, both)
 
 
 def preserving(sigma: float) -> float:

@@ -71,7 +71,8 @@ def _borrowed_options(family: Family, own: Family | None, data: Mapping[str, Any
         raise BadRequest(f"{data.get('_class_name')!r} does not say its {', '.join(missing)}: it has no schedule to use")
     if data.get("rescale_betas_zero_snr"):
         raise BadRequest("option rescale_betas_zero_snr = True changes the betas and is not supported")
-    options = {**family.defaults, **{k: v for k, v in data.items() if k in family.defaults}}
+    asked = {**BORROWED, **data}
+    options = {**family.defaults, **{k: v for k, v in asked.items() if k in family.defaults}}
     for key, allowed in family.only.items():
         if key not in data and options[key] not in allowed:  # a default of upstream's that it may not even use
             options[key] = allowed[0]
@@ -96,11 +97,15 @@ def _checked(family: Family, options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+# What another solver for the same model takes where the file does not say: PNDM as Stable Diffusion has it.
+BORROWED = {"skip_prk_steps": True}
+
 # What an option's number must be: from here on, and strictly between these.
-WHOLE = {"num_train_timesteps": 1, "steps_offset": 0}
+WHOLE = {"num_train_timesteps": 1, "steps_offset": 0, "original_inference_steps": 1}
 NUMBERS = {
     "beta_start": (0.0, 1.0), "beta_end": (0.0, 1.0), "sigma_min": (0.0, math.inf), "sigma_max": (0.0, math.inf),
     "clip_sample_range": (0.0, math.inf), "dynamic_thresholding_ratio": (0.0, 1.0), "sample_max_value": (0.0, math.inf),
+    "timestep_scaling": (0.0, math.inf),
 }  # fmt: skip
 
 

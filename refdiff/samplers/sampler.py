@@ -121,7 +121,7 @@ class Sampler:
         count = len(self.alphas)
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= count:
             raise BadRequest(f"{steps} steps cannot be made: choose a whole number from 1 to {count}")
-        return self.family.grid(self.config, self.alphas, steps)
+        return self.family.grid({**self.config, **self.settings}, self.alphas, steps)
 
 
 def _require_step(start: int, steps: int) -> None:

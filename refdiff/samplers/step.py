@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from refdiff.diffusion.noise import Stream
 from refdiff.xp import Array, like
 
 Denoise = Callable[[Array, float], Array]  # (x, sigma) -> the denoised latent
+Predict = Callable[[Array, float], tuple[Array, Any]]  # (x, sigma) -> the denoised latent, and what else the network says
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""DDIM, Euler and PNDM."""
+"""DDIM and Euler."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tests.samplers.cases import COSINE, LINEAR, SCALED, Case
@@ -33,24 +33,9 @@ def has_a_signal(config: Mapping[str, Any], steps: int, settings: Mapping[str, A
     return within_the_table(config, steps, settings) and not (config["rescale_betas_zero_snr"] and blind)
 
 
-def all_but_the_trial(results: Sequence[Any], steps: int) -> Sequence[Any]:
-    """PNDM's first call is taken again."""
-    return results[1:] if len(results) > steps else results
-
-
 def ddim_bound(config: Mapping[str, Any], steps: int) -> float:
     """The cosine's first sigma is 2e4, where float32 has few digits left for the picture: measured 8.4e-5, else 2.1e-6."""
     return 2e-4 if config["beta_schedule"] == "squaredcos_cap_v2" else 1e-5
-
-
-def pndm_bound(config: Mapping[str, Any], steps: int) -> float:
-    """The slope is found from the denoised latent, with a loss of digits where sigma is small; in two steps of linspace the run
-    goes from time 999 to time 0 and back to 500: measured 5.9e-5, and 1.4e-2 from the
-    cosine's first sigma of 2e4, 4.1e-4 in three steps.
-    """
-    if config["beta_schedule"] == "squaredcos_cap_v2":
-        return 5e-2 if steps == 2 else 1e-3
-    return 2e-4 if steps == 2 else 1e-5
 
 
 CASES = [
@@ -71,10 +56,5 @@ CASES = [
             "rescale_betas_zero_snr": [False, True],
         },
         allowed=within_the_table,
-    ),
-    Case(
-        "PNDMScheduler", {"skip_prk_steps": True},
-        {"betas": [SCALED, LINEAR, COSINE], "spacing": SPACING, "set_alpha_to_one": [False, True]},
-        allowed=within_the_table, keep=all_but_the_trial, bound=pndm_bound,
     ),
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.samplers.cases import COSINE, LINEAR, SCALED, Case
@@ -25,6 +25,39 @@ def root_bound(config: Mapping[str, Any], steps: int) -> float:
     return 1e-4 if config.get("rescale_betas_zero_snr") else 1e-5
 
 
+def all_but_the_trials(results: Sequence[Any], steps: int) -> Sequence[Any]:
+    """PNDM's first call is taken again; with the Runge-Kutta start every fourth of the first twelve ends a step."""
+    if len(results) == steps + 1:
+        return results[1:]
+    return results if len(results) == steps else [*results[3:12:4], *results[12:]]
+
+
+def pndm_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """Upstream cannot begin with Runge and Kutta in fewer than four steps."""
+    return within_the_table(config, steps, settings) and (config["skip_prk_steps"] or steps >= 4)
+
+
+def pndm_bound(config: Mapping[str, Any], steps: int) -> float:
+    """From the cosine's first sigma of 2e4, where float32 has few digits left for the picture: measured 3.0e-4."""
+    return 1e-3 if config["beta_schedule"] == "squaredcos_cap_v2" else 1e-5
+
+
+def inverse_bound(config: Mapping[str, Any], steps: int) -> float:
+    """As `root_bound`; the noise is divided by the first sigma: measured 8.1e-5, with one table for both sides 1.1e-6."""
+    return 2e-4 if config["rescale_betas_zero_snr"] else 1e-5
+
+
+def inverse_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """A picture without noise does not say which noise it has: upstream's sample gives NaN."""
+    blind = config["prediction_type"] == "sample" and config["set_alpha_to_one"]
+    return within_the_table(config, steps, settings) and not blind
+
+
+def consistent(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """No more steps than the model was distilled in."""
+    return not_blind(config, steps, settings) and steps <= config["original_inference_steps"]
+
+
 CASES = [
     Case(
         "DDPMScheduler", {},
@@ -34,5 +67,38 @@ CASES = [
             "variance_type": ["fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range"],
         },
         allowed=not_blind, bound=root_bound,
+    ),
+    Case(
+        "PNDMScheduler", {},
+        {
+            "betas": [SCALED, LINEAR, COSINE], "spacing": SPACING, "set_alpha_to_one": [False, True],
+            "prediction_type": PREDICTIONS[:2], "skip_prk_steps": [True, False],
+        },
+        allowed=pndm_allowed, keep=all_but_the_trials, bound=pndm_bound,
+    ),
+    Case(
+        "DDIMInverseScheduler", {},
+        {
+            "betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS, "spacing": SPACING[:3],
+            "limits": LIMITS[:2], "set_alpha_to_one": [True, False], "rescale_betas_zero_snr": [False, True],
+        },
+        allowed=inverse_allowed, bound=inverse_bound,
+    ),
+    Case(
+        "LCMScheduler", {},
+        {
+            "betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS, "limits": LIMITS, "spacing": SPACING[1:3],
+            "original_inference_steps": [50, 10, 1000], "timestep_scaling": [10.0, 0.01],
+            "rescale_betas_zero_snr": [False, True],
+        },
+        allowed=consistent, bound=root_bound,
+    ),
+    Case(
+        "TCDScheduler", {},
+        {
+            "betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS, "limits": LIMITS, "spacing": SPACING[1:3],
+            "original_inference_steps": [50, 10, 1000], "rescale_betas_zero_snr": [False, True],
+        },
+        settings=({}, {"eta": 0.0}, {"eta": 0.7}, {"eta": 1.0}), allowed=consistent, bound=root_bound,
     ),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from refdiff.diffusion.noise import stream
 from refdiff.samplers import from_config
 from refdiff.samplers.ddim import ddim
 from refdiff.samplers.euler import euler
-from refdiff.samplers.pndm import plms
+from refdiff.samplers.pndm import plms, said_noise
 from tests.samplers.test_options import PLAIN
 
 names = st.sampled_from(sorted(PLAIN))
@@ -236,11 +236,16 @@ def flow(x, sigma, to):
     return MEAN + (x - MEAN) * math.sqrt((DEVIATION**2 + to**2) / (DEVIATION**2 + sigma**2))
 
 
+def pair(x, sigma):
+    """The exact denoiser and the noise that it sees."""
+    return gaussian(x, sigma), (x - gaussian(x, sigma)) / sigma
+
+
 NO_CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0, "noise": None}
 SOLVERS = {
     "euler": lambda x, sigmas: euler(gaussian, x, sigmas, **NO_CHURN),
     "ddim": lambda x, sigmas: ddim(gaussian, x, sigmas, targets=sigmas[1:], limit=unlimited, eta=0.0, noise=None),
-    "pndm": lambda x, sigmas: plms(gaussian, x, sigmas, targets=sigmas[1:], restarts=sigmas[:-1]),
+    "pndm": lambda x, sigmas: plms(pair, x, sigmas, targets=sigmas[1:], restarts=sigmas[:-1], noise_of=said_noise),
 }
 
 

@@ -51,8 +51,7 @@ BAD = [
     ("ddim", "rescale_betas_zero_snr", None),
     ("ddim", "set_alpha_to_one", "yes"),
     ("pndm", "set_alpha_to_one", None),
-    ("pndm", "skip_prk_steps", False),
-    ("pndm", "prediction_type", "v_prediction"),
+    ("pndm", "skip_prk_steps", None),
     ("euler", "interpolation_type", "cubic"),
     ("euler", "use_karras_sigmas", "true"),
     ("euler", "use_exponential_sigmas", 2),
@@ -134,7 +133,7 @@ def test_sd15_with_another_solver(name, first, calls):
 
 def test_a_solver_that_cannot_is_refused():
     with pytest.raises(BadRequest, match="prediction_type"):
-        from_config({**PLAIN["ddim"], "prediction_type": "v_prediction"}, name="pndm")
+        from_config({**PLAIN["ddim"], "prediction_type": "sample"}, name="pndm")
 
 
 @every_name

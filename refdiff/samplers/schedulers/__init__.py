@@ -4,15 +4,17 @@ import math
 
 from refdiff.samplers.family import FLAG, Family
 from refdiff.samplers.schedulers.ddim import DDIM
+from refdiff.samplers.schedulers.ddim_inverse import DDIM_INVERSE
 from refdiff.samplers.schedulers.ddpm import DDPM
 from refdiff.samplers.schedulers.dpm_multistep import DPM_MULTISTEP
 from refdiff.samplers.schedulers.dpm_singlestep import DPM_SINGLESTEP
 from refdiff.samplers.schedulers.euler import EULER
+from refdiff.samplers.schedulers.lcm import LCM, TCD
 from refdiff.samplers.schedulers.pndm import PNDM
 
 FAMILIES: dict[str, Family] = {
     "ddim": DDIM, "euler": EULER, "pndm": PNDM,
-    "ddpm": DDPM,
+    "ddpm": DDPM, "ddim_inverse": DDIM_INVERSE, "lcm": LCM, "tcd": TCD,
     "dpm_multistep": DPM_MULTISTEP, "dpm_singlestep": DPM_SINGLESTEP,
 }  # fmt: skip
 
