@@ -19,6 +19,11 @@ from refdiff.xp import Array
 Options = Mapping[str, Any]
 
 
+def exploding(x0: Array, noise: Array, sigma: float) -> Array:
+    """x0 + sigma noise."""
+    return x0 + sigma * noise
+
+
 @dataclass(frozen=True)
 class Network:
     """How a network is asked about x = x0 + sigma noise.
@@ -42,6 +47,8 @@ class Family:
     - `solve(denoise, x, sigmas, **grid.policy, **constants(options), **settings)` is the solver, which also takes `noise`
       where it is `stochastic`; `draws(options, settings)` says whether it will ask for any.
     - `outside(sigma)` is the factor from x0 + sigma noise to the latent that upstream's scheduler hands out.
+    - `noised(x0, noise, sigma)` is the solver's latent of a picture, x0 + sigma noise but for flows.
+    - `planning` names the settings that are for the grid alone.
     - `altered(options)` are fields that are others with these options; it refuses options that exclude each other.
     """
 
@@ -58,6 +65,8 @@ class Family:
     draws: Callable[[Options, Mapping[str, Any]], bool]
     outside: Callable[[float], float]
     altered: Callable[[Options], Mapping[str, Any]] = lambda options: {}  # house: nothing is altered
+    noised: Callable[[Array, Array, float], Array] = exploding
+    planning: tuple[str, ...] = ()  # house: all settings are for the solver
 
     @property
     def variance_preserving(self) -> bool:

@@ -106,6 +106,7 @@ NUMBERS = {
     "beta_start": (0.0, 1.0), "beta_end": (0.0, 1.0), "sigma_min": (0.0, math.inf), "sigma_max": (0.0, math.inf),
     "clip_sample_range": (0.0, math.inf), "dynamic_thresholding_ratio": (0.0, 1.0), "sample_max_value": (0.0, math.inf),
     "timestep_scaling": (0.0, math.inf),
+    "shift": (0.0, math.inf), "shift_terminal": (0.0, 1.0),
 }  # fmt: skip
 
 
@@ -119,3 +120,5 @@ def check_settings(family: Family, settings: Mapping[str, Any]) -> None:
             )
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0 or (key == "eta" and value > 1):
             raise BadRequest(f"{key} {value} is outside 0..{1 if key == 'eta' else 'infinity'}")
+        if key == "order" and (not isinstance(value, int) or value < 1):
+            raise BadRequest(f"order {value} is not a whole number from 1 on")

@@ -91,6 +91,7 @@ class Sampler:
     def _steps(self, model: Model, x: Array, grid: Grid, noise: Stream | None, start: int) -> Iterator[Step]:
         sigmas = [float(s) for s in grid.sigmas[start:]]
         policy: dict[str, Any] = {name: values[start:].tolist() for name, values in grid.policy.items()}
+        settings = {k: v for k, v in self.settings.items() if k not in self.family.planning}
         given = {"noise": noise} if self.family.stochastic else {}
         network = self.family.network(self.config)
         time_of = {**dict(zip(grid.sigmas.tolist(), grid.times.tolist(), strict=False)), **grid.between}
@@ -101,7 +102,7 @@ class Sampler:
 
         x = x * (grid.initial if start == 0 else 1.0 / self.family.outside(sigmas[0]))
         for step in self.family.solve(
-            denoise, x, sigmas, **policy, **self.family.constants(self.config), **self.settings, **given
+            denoise, x, sigmas, **policy, **self.family.constants(self.config), **settings, **given
         ):
             yield replace(step, index=start + step.index, x=step.x * self.family.outside(step.sigma))
 
@@ -115,7 +116,7 @@ class Sampler:
         sigmas = self.sigmas(steps)
         _require_step(start, steps)
         sigma = float(sigmas[start])
-        return (x0 + sigma * noise) * self.family.outside(sigma)
+        return self.family.noised(x0, noise, sigma) * self.family.outside(sigma)
 
     def _grid(self, steps: int) -> Grid:
         count = len(self.alphas)

@@ -34,6 +34,7 @@ def sampler(name: str, prediction_type: str, eta: float):
         "clip_sample": False,
         "skip_prk_steps": True,
         "set_alpha_to_one": False,
+        "use_flow_sigmas": prediction_type == "flow_prediction",
     }
     family = FAMILIES[name]
     allowed = {k: v for k, v in options.items() if k in family.defaults and (k not in family.only or v in family.only[k])}

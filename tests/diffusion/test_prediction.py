@@ -88,3 +88,35 @@ def test_names():
         "v_prediction": prediction.denoised_from_v,
         "sample": prediction.denoised_from_sample,
     }
+
+
+@given(sigmas, seeds)
+def test_every_prediction_says_the_same_noise(sigma, seed):
+    x0, epsilon, x, a, s = mixture(sigma, seed)
+    said = {"epsilon": epsilon, "v_prediction": a * epsilon - s * x0, "sample": x0}
+    assert said.keys() == prediction.EPSILON.keys() == DENOISED.keys()
+    for name, output in said.items():
+        close(prediction.EPSILON[name](x, output, a, s), epsilon, sigma)
+        close(DENOISED[name](x, output, a, s), x0, sigma)
+
+
+@given(st.floats(0.001, 1.0), seeds)
+def test_flow_velocities_come_back(sigma, seed):
+    x0, noise, *_ = mixture(1.0, seed)
+    x, v = (1 - sigma) * x0 + sigma * noise, noise - x0
+    close(prediction.denoised_from_flow(x, v, sigma), x0, sigma)
+    close(prediction.noise_from_flow(x, v, sigma), noise, sigma)
+    close(prediction.flow_from_denoised(x, x0, sigma), v, sigma)
+    close(prediction.flow_from_denoised(x, prediction.denoised_from_flow(x, x0, sigma), sigma), x0, sigma)
+
+
+@given(st.floats(0.002, 80.0), st.floats(0.1, 2.0), seeds)
+def test_edm_comes_back(sigma, data, seed):
+    """Of any output; the network sees unit variance, and predicts it."""
+    output, other, *_ = mixture(1.0, seed)
+    x = other * math.hypot(sigma, data)
+    x0 = prediction.denoised_from_edm(x, output, sigma, data)
+    np.testing.assert_allclose(prediction.edm_from_denoised(x, x0, sigma, data), output, rtol=0, atol=1e-9)
+    assert math.isclose(prediction.edm_scale(sigma, data) ** 2 * (sigma**2 + data**2), 1.0, rel_tol=1e-12)
+    skip, out = (data / math.hypot(sigma, data)) ** 2, sigma * data / math.hypot(sigma, data)
+    assert math.isclose((skip - 1) ** 2 * data**2 + skip**2 * sigma**2, out**2, rel_tol=1e-9)

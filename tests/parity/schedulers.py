@@ -41,10 +41,11 @@ def network_of(config: Mapping[str, Any]) -> Any:
     return twofold
 
 
-def upstream_of(config: Mapping[str, Any], steps: int) -> Any:
+def upstream_of(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> Any:
     """The scheduler, its times set, at its first step: where the first time comes twice, upstream's begins with the second."""
     scheduler = getattr(diffusers, config["_class_name"]).from_config(dict(config))
-    scheduler.set_timesteps(steps)
+    planning = inspect.signature(scheduler.set_timesteps).parameters
+    scheduler.set_timesteps(steps, **{k: v for k, v in settings.items() if k in planning})
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
     return scheduler
@@ -69,13 +70,16 @@ def upstream_run(
     config: Mapping[str, Any], x: np.ndarray, steps: int, settings: Mapping[str, Any], noise: Given
 ) -> tuple[list[float], list[np.ndarray]]:
     """The time of every call of the network, and the latent after it."""
-    scheduler = upstream_of(config, steps)
-    assert set(settings) <= set(inspect.signature(scheduler.step).parameters)
-    latent, times, found = torch.from_numpy(x) * scheduler.init_noise_sigma, [], []
+    scheduler = upstream_of(config, steps, settings)
+    known = inspect.signature(scheduler.step).parameters
+    assert set(settings) <= {*known, *inspect.signature(scheduler.set_timesteps).parameters}
+    chosen = {k: v for k, v in settings.items() if k in known}
+    latent, times, found = torch.from_numpy(x) * getattr(scheduler, "init_noise_sigma", 1.0), [], []
+    scaled = getattr(scheduler, "scale_model_input", lambda latent, t: latent)
     with drawing_from(scheduler, noise):
         for t in scheduler.timesteps:
-            prediction = network_of(config)(torch, scheduler.scale_model_input(latent, t), t)
-            latent = scheduler.step(prediction, t, latent, **settings).prev_sample
+            prediction = network_of(config)(torch, scaled(latent, t), t)
+            latent = scheduler.step(prediction, t, latent, **chosen).prev_sample
             times.append(float(t))
             found.append(latent.numpy())
     return times, found

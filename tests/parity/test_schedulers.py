@@ -26,15 +26,16 @@ def assert_same_times(ours, theirs, bound):
 
 @each
 def test_times_and_scales(case, config):
-    sampler = from_config(config)
+    settings = case.settings[0]
+    sampler = from_config(config, settings=settings)
     for steps in (*STEPS, *MANY_STEPS):
-        if case.allowed(config, steps, {}):
-            scheduler = upstream_of(config, steps)
+        if case.allowed(config, steps, settings):
+            scheduler = upstream_of(config, steps, settings)
             times = sampler.timesteps(steps)
             assert_same_times(times, scheduler.timesteps.numpy()[: len(times)], case.times_bound(config))
             assert len(scheduler.timesteps) - len(times) in ((0, 1) if config.get("timestep_spacing") == "trailing" else (0,))
             first = sampler.initial(steps)
-            assert first == pytest.approx(float(scheduler.init_noise_sigma), rel=case.tables_bound)
+            assert first == pytest.approx(float(getattr(scheduler, "init_noise_sigma", 1.0)), rel=case.tables_bound)
 
 
 @each

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.samplers.cases import COSINE, LINEAR, SCALED, Case
-from tests.samplers.cases_first import LIMITS, PREDICTIONS, SPACING, within_the_table
+from tests.samplers.cases_first import LIMITS, PREDICTIONS, RAMPS, SPACING, within_the_table
 
 SIGMOID = {**LINEAR, "beta_schedule": "sigmoid"}
 LAPLACE = {"beta_schedule": "laplace"}
@@ -58,6 +58,30 @@ def consistent(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any
     return not_blind(config, steps, settings) and steps <= config["original_inference_steps"]
 
 
+def has_two_ends(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """One step from sigma 1 cannot be stretched to end elsewhere: upstream's shift_terminal gives NaN."""
+    return steps > 1 or not config["shift_terminal"]
+
+
+def heun_calls(results: Sequence[Any], steps: int) -> Sequence[Any]:
+    """Every second call ends a step, and the last."""
+    return [*results[1::2], results[-1]]
+
+
+def flow_heun_bound(config: Mapping[str, Any], steps: int) -> float:
+    """Upstream divides by the smallest sigma, 0.001, what rounding in float32 has left: measured 3.5e-5."""
+    return 1e-4
+
+
+FLOW = {
+    "shift": [1.0, 3.0], "invert_sigmas": [False, True], "shift_terminal": [None, 0.02], "ramps": RAMPS,
+    "dynamic": [
+        {"use_dynamic_shifting": False}, {"use_dynamic_shifting": True},
+        {"use_dynamic_shifting": True, "time_shift_type": "linear"},
+    ],
+}  # fmt: skip
+
+
 CASES = [
     Case(
         "DDPMScheduler", {},
@@ -100,5 +124,14 @@ CASES = [
             "original_inference_steps": [50, 10, 1000], "rescale_betas_zero_snr": [False, True],
         },
         settings=({}, {"eta": 0.0}, {"eta": 0.7}, {"eta": 1.0}), allowed=consistent, bound=root_bound,
+    ),
+    Case(
+        "FlowMatchEulerDiscreteScheduler", {}, {**FLOW, "stochastic_sampling": [False, True]},
+        settings=({"mu": 0.8}, {"mu": 1.3}), allowed=has_two_ends,
+    ),
+    Case("FlowMatchLCMScheduler", {}, FLOW, settings=({"mu": 0.8},), allowed=has_two_ends),
+    Case(
+        "FlowMatchHeunDiscreteScheduler", {}, {"shift": [1.0, 3.0], "num_train_timesteps": [1000, 1300]},
+        settings=({}, {"s_churn": 3.0}, {"s_churn": 30.0, "s_tmin": 0.1, "s_tmax": 0.9, "s_noise": 1.1}), keep=heun_calls, bound=flow_heun_bound,
     ),
 ]  # fmt: skip

@@ -6,16 +6,23 @@ from refdiff.samplers.family import FLAG, Family
 from refdiff.samplers.schedulers.ddim import DDIM
 from refdiff.samplers.schedulers.ddim_inverse import DDIM_INVERSE
 from refdiff.samplers.schedulers.ddpm import DDPM
+from refdiff.samplers.schedulers.dpm2 import KDPM2, KDPM2_ANCESTRAL
 from refdiff.samplers.schedulers.dpm_multistep import DPM_MULTISTEP
 from refdiff.samplers.schedulers.dpm_singlestep import DPM_SINGLESTEP
 from refdiff.samplers.schedulers.euler import EULER
+from refdiff.samplers.schedulers.euler_ancestral import EULER_ANCESTRAL
+from refdiff.samplers.schedulers.flow import FLOW_EULER, FLOW_HEUN, FLOW_LCM
+from refdiff.samplers.schedulers.heun import HEUN
 from refdiff.samplers.schedulers.lcm import LCM, TCD
+from refdiff.samplers.schedulers.lms import LMS
 from refdiff.samplers.schedulers.pndm import PNDM
 
 FAMILIES: dict[str, Family] = {
     "ddim": DDIM, "euler": EULER, "pndm": PNDM,
+    "flow_euler": FLOW_EULER, "flow_heun": FLOW_HEUN, "flow_lcm": FLOW_LCM,
     "ddpm": DDPM, "ddim_inverse": DDIM_INVERSE, "lcm": LCM, "tcd": TCD,
     "dpm_multistep": DPM_MULTISTEP, "dpm_singlestep": DPM_SINGLESTEP,
+    "euler_ancestral": EULER_ANCESTRAL, "heun": HEUN, "lms": LMS, "dpm2": KDPM2, "dpm2_ancestral": KDPM2_ANCESTRAL,
 }  # fmt: skip
 
 # Options that scheduler_config.json files carry over from other classes, with the values that mean nothing to this one:
