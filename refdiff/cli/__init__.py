@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 DONE, NO, WRONG, INTERRUPTED = 0, 1, 2, 3
+PASSED = ("steps", "sampler", "eta", "guidance", "guidance_rescale", "guidance_interval", "rng", "width", "height")
 
 
 def main() -> None:
@@ -58,6 +59,8 @@ def refdiff() -> None:
 @click.option("--sampler", help="ddim, euler or pndm.  [default: the model's scheduler]")
 @click.option("--eta", type=float, help="DDIM: the share of fresh noise, 0 to 1.  [default: 0]")
 @click.option("--guidance", type=float, help="How strongly the text guides.  [default: the model's, else 7.5]")
+@click.option("--guidance-rescale", type=float, help="The share, 0 to 1, by which guidance keeps its contrast.  [default: 0]")
+@click.option("--guidance-interval", type=(float, float), metavar="LOW HIGH", help="Guide between these sigmas alone.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The picture's number; the next picture takes the next.")
 @click.option("--rng", default="torch", show_default=True, help="The random stream: torch, numpy, cuda or, say, cuda:108x2048.")
 @click.option("--width", type=int, help="Pixels.  [default: the model's]")
@@ -80,7 +83,7 @@ def generate(prompt: str, **options: Any) -> int:
     pipe = load(options["model"], device=options["device"], dtype=options["dtype"], kernels=options["kernels"])
     for warning in check_prompt(pipe, prompt):
         click.echo(f"refdiff: warning: {warning}", err=True)
-    passed = {name: options[name] for name in ("steps", "sampler", "eta", "guidance", "rng", "width", "height")}
+    passed = {name: options[name] for name in PASSED}
     steps = passed["steps"] = pipe.defaults["steps"] if passed["steps"] is None else passed["steps"]
     if options["kernels"] == "fast" and options["device"] == "cpu" and not options["quiet"]:
         announce_compilation()

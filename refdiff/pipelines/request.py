@@ -12,7 +12,9 @@ from refdiff.diffusion.noise import stream
 from refdiff.errors import BadRequest
 from refdiff.version import __version__
 
-OPTIONS = ("steps", "sampler", "guidance", "seed", "rng", "width", "height", "latents", "eta")
+OPTIONS = (
+    "steps", "sampler", "guidance", "guidance_rescale", "guidance_interval", "seed", "rng", "width", "height", "latents", "eta",
+)  # fmt: skip
 LATER = ("image", "mask", "strength")  # in the interface, not built yet
 
 
@@ -24,7 +26,9 @@ class Request:
     negative: tuple[str, ...]
     steps: int
     sampler: str | None
-    guidance: float
+    guidance: float | tuple[float, ...]
+    guidance_rescale: float
+    guidance_interval: tuple[float, float] | None
     seeds: tuple[int, ...]
     rng: str
     width: int
@@ -65,13 +69,11 @@ def make_request(pipe: Any, prompt: str | Sequence[str], negative_prompt: str, o
     steps = given.get("steps", pipe.defaults["steps"])
     if type(steps) is not int or steps < 1:
         raise BadRequest(f"{steps} steps cannot be made: choose a whole number from 1 on")
-    guidance = given.get("guidance", pipe.defaults["guidance"])
-    if not isinstance(guidance, int | float) or not np.isfinite(guidance):
-        raise BadRequest(f"guidance {guidance!r} is not a number")
     return Request(
-        prompts, (negative_prompt,) * len(prompts), steps, given.get("sampler"), float(guidance),
-        _seeds(given.get("seed", 0), len(prompts)), given.get("rng", "torch"), width, height, shape,
-        _latents(given.get("latents"), shape), given.get("eta"),
+        prompts, (negative_prompt,) * len(prompts), steps, given.get("sampler"),
+        _guidance(given.get("guidance", pipe.defaults["guidance"])), _share(given.get("guidance_rescale", 0.0)),
+        _interval(given.get("guidance_interval")), _seeds(given.get("seed", 0), len(prompts)), given.get("rng", "torch"),
+        width, height, shape, _latents(given.get("latents"), shape), given.get("eta"),
     )  # fmt: skip
 
 
@@ -86,7 +88,9 @@ def recipe_of(pipe: Any, request: Request) -> dict[str, Any]:
         "sampler": request.sampler or pipe.scheduler.get("_class_name"),
         "eta": request.eta or 0.0,
         "steps": request.steps,
-        "guidance": request.guidance,
+        "guidance": request.guidance if isinstance(request.guidance, float) else list(request.guidance),
+        "guidance_rescale": request.guidance_rescale,
+        "guidance_interval": None if request.guidance_interval is None else list(request.guidance_interval),
         "width": request.width,
         "height": request.height,
         "model": dict(pipe.source),
@@ -103,6 +107,35 @@ def _size(pipe: Any, name: str, value: Any) -> int:
         below = max(value // f * f, f) if type(value) is int else f
         raise BadRequest(f"{name} {value} is not on this model's grid: choose a multiple of {f}, such as {below} or {below + f}")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and bool(np.isfinite(value))
+
+
+def _guidance(value: Any) -> float | tuple[float, ...]:
+    """The scale, or one a step."""
+    if _is_number(value):
+        return float(value)
+    listed = list(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else []
+    if not listed or not all(_is_number(scale) for scale in listed):
+        raise BadRequest(f"guidance {value!r} is not a number, nor a list of one number a step")
+    return tuple(float(scale) for scale in listed)
+
+
+def _share(value: Any) -> float:
+    if not _is_number(value) or not 0.0 <= value <= 1.0:
+        raise BadRequest(f"guidance_rescale {value!r} is not a number from 0 to 1")
+    return float(value)
+
+
+def _interval(value: Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    ends = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if len(ends) != 2 or any(type(end) not in (int, float) for end in ends) or not 0.0 <= ends[0] < ends[1]:
+        raise BadRequest(f"guidance_interval {value!r} is not two sigmas, the lower one first")
+    return float(ends[0]), float(ends[1])
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> tuple[int, ...]:

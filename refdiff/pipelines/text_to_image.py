@@ -13,7 +13,7 @@ import numpy as np
 
 from refdiff.core import primitive
 from refdiff.core.params import Params
-from refdiff.diffusion.guidance import guide, needs_unconditional
+from refdiff.diffusion.guidance import branches, guide, rescaled, scales_of
 from refdiff.errors import BadRequest, RefdiffError
 from refdiff.models.clip_text import clip_text
 from refdiff.models.unet import unet
@@ -66,7 +66,8 @@ class Pipeline:
     ) -> Output:
         """Draw a picture for each prompt.
 
-        Options: steps, sampler ("ddim", "euler", "pndm"), guidance, seed (one, or one a picture), rng ("torch", "cuda",
+        Options: steps, sampler ("ddim", "euler", "pndm"), guidance (a scale, or one a step), guidance_rescale (phi, 0
+        to 1), guidance_interval (two sigmas: guided between them alone), seed (one, or one a picture), rng ("torch", "cuda",
         "numpy"), width, height, latents [B,C,h,w] of unit variance, eta. `callback` sees each step.
         Raises: BadRequest for an option that is unknown or that this model cannot meet
         """
@@ -93,23 +94,39 @@ def text_to_image(pipe: Pipeline, request: Request) -> Iterator[Step]:
     config = {**pipe.scheduler, "clip_sample": False}  # for latents have no range; upstream's pipelines do so too
     sampler = from_config(config, name=request.sampler, eta=request.eta)
     streams = Streams(request.rng, request.seeds)
-    guided = needs_unconditional(request.guidance)
-    texts = [*request.negative, *request.prompts] if guided else request.prompts
-    context = encode_text(pipe, texts)  # [2B,T,D], the unconditional half first
+    scales = scales_of(request.guidance, sampler.sigmas(request.steps), interval=request.guidance_interval)
+    predict = guided_unet(pipe, request, scales)
+    index = 0  # of the step that is being made
 
     def network(x: Array, t: float) -> Array:
-        xp = array_module(x)
-        x = xp.concatenate([x, x]) if guided else x
-        time = xp.full((len(x),), t)
-        prediction = unet(pipe.unet.params, pipe.unet.config, x, time, context)
-        if not guided:
-            return prediction
-        unconditional, conditional = prediction[: len(x) // 2], prediction[len(x) // 2 :]
-        return guide(unconditional, conditional, scale=request.guidance)
+        return predict(x, t, scales[min(index, len(scales) - 1)])
 
     first = streams.normal(request.latent_shape) if request.latents is None else request.latents
     x = to_device(first.astype(pipe.dtype), pipe.device)
-    yield from sampler.iterate(network, x, request.steps, noise=streams)
+    for step in sampler.iterate(network, x, request.steps, noise=streams):
+        index = step.index + 1
+        yield step
+
+
+def guided_unet(pipe: Pipeline, request: Request, scales: Sequence[float]) -> Callable[[Array, float, float], Array]:
+    """The U-Net between both texts as (x [B,C,h,w], t, scale) -> prediction; a branch that has no part is not computed."""
+    phi = request.guidance_rescale
+    texts = {(True, False): request.negative, (False, True): request.prompts, (True, True): request.negative + request.prompts}
+    wanted = {branches(scale, phi=phi) for scale in scales}
+    contexts = {both: encode_text(pipe, texts[both]) for both in wanted}  # [2B,T,D], the unconditional half first, or [B,T,D]
+
+    def predict(x: Array, t: float, scale: float) -> Array:
+        xp = array_module(x)
+        both = branches(scale, phi=phi)
+        x = xp.concatenate([x, x]) if all(both) else x
+        prediction = unet(pipe.unet.params, pipe.unet.config, x, xp.full((len(x),), t), contexts[both])
+        if not all(both):
+            return prediction
+        unconditional, conditional = prediction[: len(x) // 2], prediction[len(x) // 2 :]
+        guided = guide(unconditional, conditional, scale=scale)
+        return rescaled(guided, conditional, phi=phi) if phi > 0.0 else guided
+
+    return predict
 
 
 def encode_text(pipe: Pipeline, texts: Sequence[str]) -> Array:
