@@ -93,7 +93,7 @@ def ramped(config: Mapping[str, Any], times: np.ndarray, sigmas: np.ndarray, tab
     Shapes: [n], [n], [T] -> [n], [n]
     Raises: BadRequest for two ramps
     """
-    chosen = [name for name in RAMPS if config[name]]
+    chosen = [name for name in RAMPS if config.get(name)]
     if not chosen:
         return times, sigmas
     if len(chosen) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from refdiff.errors import BadRequest
 from refdiff.samplers.grids import RAMPS, Grid, ramped
 
 FEW = 15  # below so many steps lower_order_final acts
+ALMOST = 1e-6  # what UniPC takes off a share of noise of 1, so that some signal is left
 
 
 def dpm_multistep_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
@@ -26,13 +28,101 @@ def dpm_multistep_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int
     table = schedule.sigmas_of(alphas)
     times, sigmas = levels(config, table, steps)
     sigmas = np.append(sigmas, {"zero": 0.0, "sigma_min": table[0]}[config["final_sigmas_type"]])
-    orders = rising(config["solver_order"], steps)
+    orders = multistep_orders(config, steps)
+    if config["final_sigmas_type"] == "zero":
+        orders[-1] = 1
+    return grid_of(config, times, sigmas, orders)
+
+
+def multistep_orders(config: Mapping[str, Any], steps: int) -> np.ndarray:
+    """1, 2, ... up to the order, as answers come in, and lower ones at the end.  Shapes: -> [n]"""
+    orders = np.minimum(np.arange(1, steps + 1), config["solver_order"])
     few = config["lower_order_final"] and steps < FEW
     if few:
         orders[-2:] = np.minimum(orders[-2:], 2)
-    if few or config["euler_at_final"] or config["final_sigmas_type"] == "zero":
+    if few or config.get("euler_at_final"):
         orders[-1] = 1
-    return grid_of(config, times, sigmas, orders)
+    return orders
+
+
+def deis_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
+    """DEIS's: it never ends at 0, but at the smallest sigma of training, to which a ramp goes before its last step already.
+
+    Raises: BadRequest as `levels`
+    Traps: sigma-tail
+    """
+    table = schedule.sigmas_of(alphas)
+    times, sigmas = levels(config, table, steps)
+    sigmas = np.append(sigmas, sigmas[-1] if on_a_ramp(config) else table[0])
+    return grid_of(config, times, sigmas, multistep_orders(config, steps))
+
+
+def dpm_inverse_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
+    """DPMSolverMultistepInverse's: upwards from the first times, to the largest sigma, which ends a ramp twice."""
+    table = schedule.sigmas_of(alphas)
+    if on_a_ramp(config):
+        times, sigmas = ramped(config, np.empty(steps), table, table)
+        times = times.round() if config["use_karras_sigmas"] else times
+        sigmas = np.append(sigmas, sigmas[-1])
+    else:
+        last, offset = unclipped(config, table), config["steps_offset"]
+        times = {
+            "linspace": lambda: np.linspace(0, last - 1, steps + 1).round()[:-1],
+            "leading": lambda: spacing.leading(steps + 1, count=last, offset=offset)[:0:-1],
+            "trailing": lambda: (np.arange(last, 0, -len(table) / steps).round()[:steps] - 1)[::-1],
+        }[config["timestep_spacing"]]()
+        sigmas = np.append(np.interp(times, np.arange(len(table)), table), table[last - 1])
+    return grid_of(config, times, sigmas, multistep_orders(config, steps))
+
+
+def unipc_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
+    """UniPC's: `corrected` is whether a step begins with the correction of the one before, of whose order it is.
+
+    Flow sigmas go from 1 and not from 1 - 1/T; Karras's may become flow sigmas. Ramps that do not end at 0 have their last sigma
+    twice. A step to 0, or to where it is, is of order 1.
+    Raises: BadRequest as `levels`
+    Traps: sigma-tail
+    """
+    table = schedule.sigmas_of(alphas)
+    if config["use_flow_sigmas"]:
+        times, sigmas = unipc_flow_levels(config, table, steps)
+    else:
+        times, sigmas = levels(config, table, steps)
+    last = sigmas[-1] if on_a_ramp(config) else table[0]
+    sigmas = np.append(sigmas, 0.0 if config["final_sigmas_type"] == "zero" else last)
+    left = steps - np.arange(steps) if config["lower_order_final"] else steps
+    orders = np.minimum(np.minimum(np.arange(1, steps + 1), config["solver_order"]), left)
+    grid = grid_of(config, times, sigmas, orders)
+    still = np.diff(grid.sigmas) == 0.0
+    orders = np.where(still | (grid.sigmas[1:] == 0.0), 1, grid.policy["orders"])
+    corrected = [i > 0 and i - 1 not in config["disable_corrector"] and not still[i - 1] for i in range(steps)]
+    return replace(grid, policy={"orders": orders, "corrected": np.array(corrected)})
+
+
+def unipc_flow_levels(config: Mapping[str, Any], table: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of noise: Karras's sigmas s as s / (1 + s), or from 1 down, shifted, and stretched to end at shift_terminal.
+
+    Shapes: [T] -> [n], [n]
+    Raises: BadRequest for one step with shift_terminal
+    """
+    count, shift = config["num_train_timesteps"], config["flow_shift"]
+    if config["use_karras_sigmas"]:
+        _, sigmas = ramped(config, np.empty(steps), table[::-1], table)
+        share = sigmas / (1 + sigmas)
+    else:
+        share = np.linspace(1, 1 / count, steps + 1)[:-1]
+        share = shift * share / (1 + (shift - 1) * share)
+        if config["shift_terminal"]:
+            if steps == 1:
+                raise BadRequest("shift_terminal says where the last step begins, and one step begins at 1: take 2 steps")
+            share = 1 - (1 - share) / ((1 - share[-1]) / (1 - config["shift_terminal"]))
+        share[0] -= ALMOST if abs(share[0] - 1) < ALMOST else 0.0
+    return share * count, share
+
+
+def on_a_ramp(config: Mapping[str, Any]) -> bool:
+    """Whether the sigmas are not those of spaced times."""
+    return any(config.get(name) for name in (*RAMPS, "use_flow_sigmas", "use_lu_lambdas"))
 
 
 def dpm_singlestep_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
@@ -90,8 +180,7 @@ def spaced(config: Mapping[str, Any], table: np.ndarray, steps: int) -> np.ndarr
     Traps: spacing, steps-offset
     """
     count = len(table)
-    last = count - int(np.sum(-np.log(table) < config.get("lambda_min_clipped", -math.inf)))
-    offset = config.get("steps_offset", 0)
+    last, offset = unclipped(config, table), config.get("steps_offset", 0)
     times = {
         "linspace": lambda: np.linspace(0, last - 1, steps + 1).round()[::-1][:-1],
         "leading": lambda: spacing.leading(steps + 1, count=last, offset=offset)[:-1],
@@ -103,6 +192,11 @@ def spaced(config: Mapping[str, Any], table: np.ndarray, steps: int) -> np.ndarr
             f"do not fit into the {last} training times: take fewer steps"
         )
     return times
+
+
+def unclipped(config: Mapping[str, Any], table: np.ndarray) -> int:
+    """How many training times have a half log-SNR from lambda_min_clipped on."""
+    return len(table) - int(np.sum(-np.log(table) < config.get("lambda_min_clipped", -math.inf)))
 
 
 def lu(table: np.ndarray, steps: int) -> np.ndarray:
@@ -122,11 +216,6 @@ def flow_levels(config: Mapping[str, Any], steps: int) -> tuple[np.ndarray, np.n
     share = (1.0 - np.linspace(1, 1 / count, steps + 1))[::-1][:-1]
     share = shift * share / (1 + (shift - 1) * share)
     return share * count, share
-
-
-def rising(order: int, steps: int) -> np.ndarray:
-    """1, 2, ... up to the order, as answers come in.  Shapes: -> [n]"""
-    return np.minimum(np.arange(1, steps + 1), order)
 
 
 def grid_of(config: Mapping[str, Any], times: np.ndarray, sigmas: np.ndarray, orders: np.ndarray) -> Grid:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from refdiff.diffusion import schedule
 from refdiff.errors import BadRequest
 from refdiff.samplers.grids import RAMPS, Grid
+from refdiff.samplers.grids_dpm import multistep_orders
 
 
 def flow_table(options: Mapping[str, Any], precision: str) -> np.ndarray:
@@ -67,3 +70,59 @@ def flow_heun_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> 
     times = sigmas * np.float32(config["num_train_timesteps"])
     calls = np.append(times[:1], np.repeat(times[1:], 2))
     return Grid(times, np.append(sigmas, np.float32(0.0)), 1.0, {}, calls=calls)
+
+
+def edm_table(options: Mapping[str, Any], precision: str) -> np.ndarray:
+    """Sigmas of as many steps as there are training times, rising: EDM knows no training times.  Shapes: -> [count]"""
+    found = edm_sigmas(options, np.linspace(0, 1, options["num_train_timesteps"]))[::-1]
+    return found if precision == "float64" else found.astype(np.float32)
+
+
+def edm_sigmas(config: Mapping[str, Any], ramp: np.ndarray) -> np.ndarray:
+    """From sigma_max down to sigma_min, in the ramp's precision; upstream's exponential ramp is float32 always.
+
+    One step of the exponential ramp is at sigma_min, where upstream has its beginning (a quirk).
+    Shapes: [n] -> [n]
+    """
+    low, high = config["sigma_min"], config["sigma_max"]
+    if config.get("sigma_schedule") == "exponential":
+        return np.exp(schedule.linspace_torch(math.log(low), math.log(high), len(ramp)))[::-1]
+    kind, rho = ramp.dtype.type, config["rho"]
+    first, last = high ** (1 / rho), low ** (1 / rho)
+    return (kind(first) + ramp * kind(last - first)) ** kind(rho)
+
+
+def edm_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
+    """EDMEuler's: the first scale is of noise and signal together; a time is a quarter of the logarithm of sigma."""
+    return edm_grid_of(config, edm_sigmas(config, np.linspace(0, 1, steps)))
+
+
+def edm_dpm_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
+    """EDMDPMSolverMultistep's: the ramp in float32, and the order of each step; to sigma 0 it is 1."""
+    grid = edm_grid_of(config, edm_sigmas(config, schedule.linspace_torch(0.0, 1.0, steps)))
+    orders = multistep_orders(config, steps)
+    if config["final_sigmas_type"] == "zero":
+        orders[-1] = 1
+    return replace(grid, policy={"orders": orders})
+
+
+def edm_grid_of(config: Mapping[str, Any], sigmas: np.ndarray) -> Grid:
+    """Times, the last sigma and the first scale.  Shapes: [n]"""
+    sigmas = sigmas.astype(np.float32)
+    last = sigmas[-1] if config["final_sigmas_type"] == "sigma_min" else np.float32(0.0)
+    times = np.float32(0.25) * np.log(sigmas)
+    return Grid(times, np.append(sigmas, last), math.sqrt(config["sigma_max"] ** 2 + 1.0), {})
+
+
+def consistency_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
+    """CMStochasticIterative's: whole strides through the training times, these on Karras's ramp; it ends at sigma_min.
+
+    `up` is the deviation of the noise after each step, so that with what is left at sigma_min it is the next sigma.
+    """
+    count, least = config["num_train_timesteps"], config["sigma_min"]
+    ramp = np.arange(steps) * (count // steps) / max(count - 1, 1)
+    sigmas = edm_sigmas(config, ramp)
+    ends = np.append(sigmas, least).astype(np.float32)
+    up = config["s_noise"] * np.sqrt(np.maximum(ends[1:].astype(np.float64) ** 2 - least**2, 0.0))
+    up[-1] = 0.0
+    return Grid(250.0 * np.log(sigmas), ends, config["sigma_max"], {"up": up})

@@ -23,7 +23,11 @@ def neighbour_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) ->
     is whether noise is drawn: not at time 0.
     Raises: BadRequest as `spaced`
     """
-    times = np.round(spaced(config, steps)).astype(np.int64)
+    return posterior_grid(np.round(spaced(config, steps)).astype(np.int64), alphas)
+
+
+def posterior_grid(times: np.ndarray, alphas: np.ndarray) -> Grid:
+    """The variances between these times, and before the last of them the whole picture.  Shapes: [n], [T]"""
     signal = np.maximum(alphas.astype(np.float64), NO_SIGNAL)
     here, after = signal[times], np.append(signal[times[1:]], 1.0)
     large = 1.0 - here / after
@@ -115,3 +119,9 @@ def tcd_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
     sigmas = schedule.sigmas_of(signal[np.append(times, 0)])
     policy = {"targets": schedule.sigmas_of(signal[shortened])}
     return Grid(times, sigmas, math.sqrt(1.0 + float(sigmas[0]) ** 2), policy)
+
+
+def unclip_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
+    """UnCLIP's: from the last training time to the first at equal distances; otherwise DDPM's."""
+    times = np.round(np.linspace(0, len(alphas) - 1, steps)[::-1] if steps > 1 else np.array([len(alphas) - 1.0]))
+    return posterior_grid(times.astype(np.int64), alphas)

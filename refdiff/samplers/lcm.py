@@ -48,3 +48,18 @@ def tcd(
         if eta > 0.0 and after > target:
             x = x + math.sqrt(after**2 - target**2) * fresh(noise, x)
         yield Step(i, after, x, denoised)
+
+
+def consistency(
+    denoise: Denoise, x: Array, sigmas: Sequence[float], *, up: Sequence[float], noise: Stream | None
+) -> Iterator[Step]:
+    """Each step goes to the picture that the consistency function gives, and up again by fresh noise.
+
+    Math: x' = denoise(x, s) + up noise
+    Shapes: x and the results [B,...], sigmas [n+1], up [n]: the deviation of the noise after each step
+    Source: Song et al. 2023 (arXiv 2303.01469), algorithm 1
+    """
+    for i, sigma in enumerate(sigmas[:-1]):
+        denoised = denoise(x, sigma)
+        x = denoised + up[i] * fresh(noise, x) if up[i] > 0.0 else denoised
+        yield Step(i, sigmas[i + 1], x, denoised)

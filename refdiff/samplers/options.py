@@ -107,6 +107,7 @@ NUMBERS = {
     "clip_sample_range": (0.0, math.inf), "dynamic_thresholding_ratio": (0.0, 1.0), "sample_max_value": (0.0, math.inf),
     "timestep_scaling": (0.0, math.inf),
     "shift": (0.0, math.inf), "shift_terminal": (0.0, 1.0),
+    "sigma_data": (0.0, math.inf), "rho": (0.0, math.inf),
 }  # fmt: skip
 
 

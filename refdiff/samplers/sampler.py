@@ -101,9 +101,7 @@ class Sampler:
             return network.denoised(seen, model(seen, time_of[sigma]), sigma)
 
         x = x * (grid.initial if start == 0 else 1.0 / self.family.outside(sigmas[0]))
-        for step in self.family.solve(
-            denoise, x, sigmas, **policy, **self.family.constants(self.config), **settings, **given
-        ):
+        for step in self.family.solve(denoise, x, sigmas, **policy, **self.family.constants(self.config), **settings, **given):
             yield replace(step, index=start + step.index, x=step.x * self.family.outside(step.sigma))
 
     def add_noise(self, x0: Array, noise: Array, steps: int, start: int) -> Array:

@@ -77,7 +77,11 @@ def upstream_run(
     latent, times, found = torch.from_numpy(x) * getattr(scheduler, "init_noise_sigma", 1.0), [], []
     scaled = getattr(scheduler, "scale_model_input", lambda latent, t: latent)
     with drawing_from(scheduler, noise):
-        for t in scheduler.timesteps:
+        for i, t in enumerate(scheduler.timesteps):
+            if "prev_timestep" in known and i + 1 < len(scheduler.timesteps):
+                chosen["prev_timestep"] = scheduler.timesteps[i + 1]
+            elif "prev_timestep" in known:
+                chosen["prev_timestep"] = None
             prediction = network_of(config)(torch, scaled(latent, t), t)
             latent = scheduler.step(prediction, t, latent, **chosen).prev_sample
             times.append(float(t))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from refdiff.samplers import from_config
 from tests.samplers.cases import COSINE, LINEAR, SCALED, Case
 from tests.samplers.cases_first import SPACING
 
 PREDICTIONS = ["epsilon", "v_prediction", "sample"]
 THRESHOLDS: list[Any] = [{}, {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}]
 KEB: list[Any] = [{}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}]
+ENDS: list[Any] = [{}, {"sigma_min": 0.05, "sigma_max": 9.0}]
 FLOW: list[Any] = [{"use_flow_sigmas": True}, {"use_flow_sigmas": True, "flow_shift": 3.0}]
 
 
@@ -49,13 +51,53 @@ def singlestep_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[
     return fits(config, steps, settings) and not stops and not (rises and config["algorithm_type"].startswith("sde"))
 
 
+def inverse_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """Upstream leaves out times that come twice, but not their sigmas."""
+    if not multistep_allowed({**config, "final_sigmas_type": "sigma_min"}, steps, settings):
+        return False
+    return len(set(from_config(config).timesteps(steps).tolist())) == steps
+
+
+def unipc_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """Without lower_order_final upstream takes a step of more than order 1 to where it is, or to 0: NaN; and it stretches
+    one step by 0.
+    """
+    stands = on_a_ramp(config) or config["final_sigmas_type"] == "zero"
+    lowered = config.get("lower_order_final", True) or config["solver_order"] == 1 or steps == 1
+    stretched = config.get("shift_terminal") and steps == 1
+    return fits(config, steps, settings) and (lowered or not stands) and not stretched
+
+
+def inverse_bound(config: Mapping[str, Any], steps: int) -> float:
+    """Few steps upwards multiply what rounding left: measured 1.3e-5."""
+    return max(5e-5, multistep_bound(config, steps))
+
+
+def deis_bound(config: Mapping[str, Any], steps: int) -> float:
+    """Upstream's integrals are differences of float32 products of logarithms: measured 1.7e-2 at order 3 along the beta ramp,
+    whose steps are short, else 3e-4; 1.5e-7 in float64.
+    """
+    if config["solver_order"] == 3 and config.get("use_beta_sigmas"):
+        return 5e-2
+    return max(1e-3, multistep_bound({**config, "algorithm_type": "dpmsolver"}, steps))
+
+
+def unipc_bound(config: Mapping[str, Any], steps: int) -> float:
+    """As DPM-Solver's, and with zero terminal SNR torch's root, which is not IEEE's, moves the cosine's smallest sigma: measured
+    1.4e-3. Else, where noise is integrated, 8.5e-5. In float64 and without zero terminal SNR 2.7e-7.
+    """
+    algorithm = "dpmsolver++" if config.get("predict_x0", True) else "dpmsolver"
+    bound = multistep_bound({**config, "algorithm_type": algorithm}, steps)
+    return max(bound, 5e-3 if config.get("rescale_betas_zero_snr") else 3e-4 if algorithm == "dpmsolver" else 0.0)
+
+
 def multistep_bound(config: Mapping[str, Any], steps: int) -> float:
     """From a first sigma of 4e3 (zero terminal SNR) or 2e4 (cosine), float32 leaves few digits of the picture to a difference of
     noises: measured 7.9e-3, where a float64 run over the same tables is 7.1e-3 from upstream and 7e-4 from refdiff. In few
     steps of dpmsolver along flow
     sigmas, of which the first is 3e3, 1.6e-5.
     """
-    far = config.get("rescale_betas_zero_snr") or config["beta_schedule"] == "squaredcos_cap_v2"
+    far = config.get("rescale_betas_zero_snr") or config.get("beta_schedule") == "squaredcos_cap_v2"
     noises = config.get("algorithm_type") in ("dpmsolver", "sde-dpmsolver")
     if far and not config.get("use_flow_sigmas") and (noises or config["prediction_type"] == "epsilon"):
         return 2e-2
@@ -119,5 +161,64 @@ CASES = [
             "lambda_min_clipped": [{}, {"lambda_min_clipped": -5.1}],
         },
         allowed=singlestep_allowed, bound=multistep_bound,
+    ),
+    Case(
+        "DEISMultistepScheduler", {},
+        {
+            "betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS, "limits": THRESHOLDS, "spacing": SPACING,
+            "ramps": [*KEB, *FLOW], "solver_order": [2, 1, 3], "lower_order_final": [True, False],
+        },
+        allowed=fits, bound=deis_bound,
+    ),
+    Case(
+        "DPMSolverMultistepInverseScheduler", {},
+        {
+            "betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS, "limits": THRESHOLDS, "spacing": SPACING,
+            "ramps": KEB, "algorithm_type": ["dpmsolver++", "dpmsolver"], "solver_order": [2, 1, 3],
+            "solver_type": ["midpoint", "heun"], "lower_order_final": [True, False], "euler_at_final": [False, True],
+            "lambda_min_clipped": [{}, {"lambda_min_clipped": -5.1}],
+        },
+        allowed=inverse_allowed, bound=inverse_bound,
+    ),
+    Case(
+        "UniPCMultistepScheduler", {},
+        {
+            "betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS, "limits": THRESHOLDS, "spacing": SPACING,
+            "ramps": [*KEB, *FLOW, {"use_flow_sigmas": True, "use_karras_sigmas": True}], "ends": ENDS,
+            "form": [
+                {"final_sigmas_type": "zero", "solver_type": "bh2"}, {"final_sigmas_type": "sigma_min", "solver_type": "bh2"},
+                {"final_sigmas_type": "sigma_min", "solver_type": "bh1"},
+            ],
+            "solver_order": [2, 1, 3], "lower_order_final": [True, False], "disable_corrector": [[], [0], [1, 2]],
+            "rescale_betas_zero_snr": [False, True],
+        },
+        allowed=unipc_allowed, bound=unipc_bound,
+    ),
+    Case(
+        "UniPCMultistepScheduler", {"predict_x0": False, "final_sigmas_type": "sigma_min"},
+        {
+            "betas": [SCALED, LINEAR], "prediction_type": PREDICTIONS, "limits": THRESHOLDS, "spacing": SPACING, "ramps": KEB,
+            "ends": ENDS, "solver_type": ["bh2", "bh1"], "solver_order": [2, 1, 3], "lower_order_final": [True, False],
+            "disable_corrector": [[], [0], [1, 2]],
+        },
+        allowed=unipc_allowed, bound=unipc_bound,
+    ),
+    # From sigmas of 4e3 to 1e6 float32 leaves nothing to a difference of noises: these are for float64 alone.
+    Case(
+        "UniPCMultistepScheduler", {"predict_x0": False, "final_sigmas_type": "sigma_min"},
+        {
+            "betas": [COSINE, {**SCALED, "rescale_betas_zero_snr": True}], "prediction_type": PREDICTIONS,
+            "ramps": [*FLOW, *KEB[:2], {"use_flow_sigmas": True, "use_karras_sigmas": True}], "solver_type": ["bh2", "bh1"],
+            "solver_order": [2, 3],
+        },
+        allowed=unipc_allowed, bound=unipc_bound, steps=(),
+    ),
+    Case(
+        "UniPCMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True},
+        {
+            "flow_shift": [1.0, 3.0], "shift_terminal": [None, 0.1], "solver_order": [2, 3],
+            "final_sigmas_type": ["zero", "sigma_min"],
+        },
+        allowed=unipc_allowed, bound=unipc_bound,
     ),
 ]  # fmt: skip

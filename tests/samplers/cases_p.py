@@ -73,6 +73,27 @@ def flow_heun_bound(config: Mapping[str, Any], steps: int) -> float:
     return 1e-4
 
 
+def edm_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """Upstream has no third order with noise, and from sigma_min to sigma_min a rounded step whose root or quotient is none."""
+    noisy, still = config["algorithm_type"] == "sde-dpmsolver++", config["final_sigmas_type"] == "sigma_min"
+    return not (noisy and (config["solver_order"] == 3 or still)) and not (still and config["solver_type"] == "heun")
+
+
+def within_training(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """No more steps than training times."""
+    return steps <= config["num_train_timesteps"]
+
+
+def more_than_one(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """Upstream divides by the number of steps less 1."""
+    return steps > 1
+
+
+EDM = {
+    "prediction_type": ["epsilon", "v_prediction"], "sigma_schedule": ["karras", "exponential"],
+    "final_sigmas_type": ["zero", "sigma_min"], "sigma_data": [0.5, 1.0], "ends": [{}, {"sigma_min": 0.3, "sigma_max": 50.0}],
+    "rho": [7.0, 5.0],
+}  # fmt: skip
 FLOW = {
     "shift": [1.0, 3.0], "invert_sigmas": [False, True], "shift_terminal": [None, 0.02], "ramps": RAMPS,
     "dynamic": [
@@ -128,6 +149,32 @@ CASES = [
     Case(
         "FlowMatchEulerDiscreteScheduler", {}, {**FLOW, "stochastic_sampling": [False, True]},
         settings=({"mu": 0.8}, {"mu": 1.3}), allowed=has_two_ends,
+    ),
+    Case("EDMEulerScheduler", {}, EDM),
+    Case(
+        "EDMDPMSolverMultistepScheduler", {},
+        {
+            **EDM, "solver_order": [2, 1, 3], "solver_type": ["midpoint", "heun"], "limits": [LIMITS[0], LIMITS[2]],
+            "algorithm_type": ["dpmsolver++", "sde-dpmsolver++"], "lower_order_final": [True, False],
+            "euler_at_final": [False, True],
+        },
+        allowed=edm_allowed,
+    ),
+    Case(
+        "CMStochasticIterativeScheduler", {},
+        {
+            "num_train_timesteps": [1000, 151], "sigma_min": [0.002, 0.1], "sigma_data": [0.5, 1.0], "rho": [7.0, 3.0],
+            "s_noise": [1.0, 0.9], "clip_denoised": [False, True],
+        },
+        allowed=within_training,
+    ),
+    Case(
+        "UnCLIPScheduler", {},
+        {
+            "variance_type": ["fixed_small_log", "learned_range"], "prediction_type": ["epsilon", "sample"],
+            "limits": LIMITS[:2], "num_train_timesteps": [1000, 1200],
+        },
+        allowed=more_than_one,
     ),
     Case("FlowMatchLCMScheduler", {}, FLOW, settings=({"mu": 0.8},), allowed=has_two_ends),
     Case(

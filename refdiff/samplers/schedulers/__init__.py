@@ -6,9 +6,12 @@ from refdiff.samplers.family import FLAG, Family
 from refdiff.samplers.schedulers.ddim import DDIM
 from refdiff.samplers.schedulers.ddim_inverse import DDIM_INVERSE
 from refdiff.samplers.schedulers.ddpm import DDPM
+from refdiff.samplers.schedulers.deis import DEIS
 from refdiff.samplers.schedulers.dpm2 import KDPM2, KDPM2_ANCESTRAL
 from refdiff.samplers.schedulers.dpm_multistep import DPM_MULTISTEP
+from refdiff.samplers.schedulers.dpm_multistep_inverse import DPM_MULTISTEP_INVERSE
 from refdiff.samplers.schedulers.dpm_singlestep import DPM_SINGLESTEP
+from refdiff.samplers.schedulers.edm import CONSISTENCY, EDM_DPM, EDM_EULER
 from refdiff.samplers.schedulers.euler import EULER
 from refdiff.samplers.schedulers.euler_ancestral import EULER_ANCESTRAL
 from refdiff.samplers.schedulers.flow import FLOW_EULER, FLOW_HEUN, FLOW_LCM
@@ -16,12 +19,16 @@ from refdiff.samplers.schedulers.heun import HEUN
 from refdiff.samplers.schedulers.lcm import LCM, TCD
 from refdiff.samplers.schedulers.lms import LMS
 from refdiff.samplers.schedulers.pndm import PNDM
+from refdiff.samplers.schedulers.unclip import UNCLIP
+from refdiff.samplers.schedulers.unipc import UNIPC
 
 FAMILIES: dict[str, Family] = {
     "ddim": DDIM, "euler": EULER, "pndm": PNDM,
+    "edm_euler": EDM_EULER, "edm_dpm": EDM_DPM, "consistency": CONSISTENCY, "unclip": UNCLIP,
     "flow_euler": FLOW_EULER, "flow_heun": FLOW_HEUN, "flow_lcm": FLOW_LCM,
     "ddpm": DDPM, "ddim_inverse": DDIM_INVERSE, "lcm": LCM, "tcd": TCD,
-    "dpm_multistep": DPM_MULTISTEP, "dpm_singlestep": DPM_SINGLESTEP,
+    "dpm_multistep": DPM_MULTISTEP, "dpm_singlestep": DPM_SINGLESTEP, "dpm_inverse": DPM_MULTISTEP_INVERSE, "deis": DEIS,
+    "unipc": UNIPC,
     "euler_ancestral": EULER_ANCESTRAL, "heun": HEUN, "lms": LMS, "dpm2": KDPM2, "dpm2_ancestral": KDPM2_ANCESTRAL,
 }  # fmt: skip
 
@@ -36,5 +43,6 @@ FOREIGN = {
     "solver_order": (1, 2, 3), "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"), "lower_order_final": FLAG,
     "algorithm_type": ("dpmsolver++", "dpmsolver", "deis"), "euler_at_final": FLAG, "use_lu_lambdas": (False,),
     "use_flow_sigmas": (False,), "flow_shift": (1.0,), "use_dynamic_shifting": (False,), "time_shift_type": ("exponential",),
-    "lambda_min_clipped": (-math.inf,), "variance_type": (None,),
+    "lambda_min_clipped": (-math.inf,), "predict_x0": (True,), "disable_corrector": ([],), "solver_p": (None,),
+    "shift_terminal": (None,), "variance_type": (None,),
 }  # fmt: skip

@@ -1,0 +1,49 @@
+"""Solvers whose coefficients upstream loses to float32, against upstream in float64 over the same tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from refdiff.samplers import from_config
+from tests.parity.schedulers import network, upstream_of
+from tests.samplers.cases import name_of
+from tests.samplers.cases_dpm import CASES
+
+torch.set_num_threads(1)
+CLASSES = ("DEISMultistepScheduler", "UniPCMultistepScheduler", "DPMSolverSinglestepScheduler")
+PAIRS = [(case, config) for case in CASES if case.class_name in CLASSES for config in case.configs()]
+# With zero terminal SNR the betas are differences of roots: measured 5.2e-5.
+RANDOM = ("sde-dpmsolver++",)
+BOUND = 1e-6  # measured 2.7e-7: roots in the tables differ in their last digit
+
+
+def upstream_steps(config, x, steps):
+    """Upstream's latents with its tables, which are float32, as float64."""
+    scheduler = upstream_of(config, steps, {})
+    scheduler.sigmas = scheduler.sigmas.double()
+    latent, found = torch.from_numpy(x), []
+    for t in scheduler.timesteps:
+        latent = scheduler.step(network(torch, latent, t), t, latent).prev_sample
+        found.append(latent.numpy())
+    return found
+
+
+@pytest.mark.parametrize(("case", "config"), PAIRS, ids=lambda value: name_of(value) if isinstance(value, dict) else "")
+def test_every_step_in_float64(case, config, measure):
+    if config.get("algorithm_type") in RANDOM:
+        config = {**config, "algorithm_type": "dpmsolver++"}
+    for steps in (3, 20):
+        if not case.allowed(config, steps, {}):
+            continue
+        x = np.random.default_rng(steps).standard_normal((2, 3, 4, 5))
+        got = [step.x for step in from_config(config).iterate(lambda x, t: network(np, x, t), x, steps)]
+        for ours, theirs in zip(got, upstream_steps(config, x, steps), strict=True):
+            assert ours.dtype == theirs.dtype == np.float64
+            measure(
+                f"float64, {name_of(config)}, {steps} steps",
+                ours,
+                theirs,
+                BOUND if not config.get("rescale_betas_zero_snr") else 2e-4,
+            )

@@ -1,0 +1,81 @@
+"""What cannot be drawn is refused before anything is computed, in one line that says how to mend it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from refdiff.errors import BadRequest
+from refdiff.pipelines import text_to_image as story
+from refdiff.pipelines.request import LATER, OPTIONS, Streams, make_request
+
+BAD = {
+    "width off the grid": ({"width": 30}, "width 30 is not on this model's grid: choose a multiple of 4, such as 28 or 32"),
+    "width zero": ({"width": 0}, "width 0 is not on this model's grid: choose a multiple of 4, such as 4 or 8"),
+    "height negative": ({"height": -16}, "height -16 is not on this model's grid: choose a multiple of 4, such as 4 or 8"),
+    "height a fraction": ({"height": 16.5}, "height 16.5 is not on this model's grid"),
+    "height a word": ({"height": "16"}, "height 16 is not on this model's grid"),
+    "no steps": ({"steps": 0}, "0 steps cannot be made: choose a whole number from 1 on"),
+    "negative steps": ({"steps": -2}, "-2 steps cannot be made"),
+    "half a step": ({"steps": 2.5}, "2.5 steps cannot be made"),
+    "a flag for steps": ({"steps": True}, "True steps cannot be made"),
+    "more steps than times": ({"steps": 1001}, "1001"),
+    "unknown sampler": ({"sampler": "magic"}, 'unknown sampler "magic": choose one of ddim, '),
+    "guidance a word": ({"guidance": "much"}, "guidance 'much' is not a number"),
+    "guidance nan": ({"guidance": float("nan")}, "guidance nan is not a number"),
+    "guidance infinite": ({"guidance": float("inf")}, "guidance inf is not a number"),
+    "unknown stream": ({"rng": "dice"}, 'unknown random stream "dice": choose one of '),
+    "negative seed": ({"seed": -1}, "the seed -1 is not a whole number from 0 to 2**64-1"),
+    "too large a seed": ({"seed": 2**64}, "is not a whole number from 0 to 2**64-1"),
+    "too many seeds": ({"seed": [1, 2]}, "2 seeds for 1 prompts: give one, or one a prompt"),
+    "seeds of words": ({"seed": ["one"]}, "the seed 'one' is not a whole number"),
+    "latents of another shape": (
+        {"latents": np.zeros((1, 4, 8, 8))}, "latents of the shape [1, 4, 8, 8] do not fit: this request needs [1, 4, 4, 6]"
+    ),
+    "eta too large": ({"sampler": "ddim", "eta": 1.5}, "eta"),
+    "eta for a sampler that draws nothing": ({"sampler": "euler", "eta": 0.5}, "eta"),
+    "unknown option": ({"guidence": 7.5}, "unknown option guidence: known are steps, sampler, guidance"),
+    "an image": ({"image": object()}, "option image: drawing from an image is not built yet"),
+}  # fmt: skip
+BASE = {"steps": 1, "width": 24, "height": 16}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_drawn_is_refused(name, tiny, monkeypatch):
+    options, message = BAD[name]
+    monkeypatch.setattr(story, "unet", lambda *args: pytest.fail("the network was called"))
+    with pytest.raises(BadRequest) as raised:
+        tiny("a cat", **{**BASE, **options})
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_list_without_prompts_is_refused(tiny):
+    with pytest.raises(BadRequest, match="there is no prompt: give one, or a list of at least one"):
+        tiny([], **BASE)
+
+
+def test_half_of_a_character_is_refused(tiny):
+    with pytest.raises(BadRequest, match="half of a character"):
+        tiny("a cat \ud83d", **BASE)
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, *LATER])
+def test_nothing_given_is_as_left_out(name, tiny):
+    left_out, given = (make_request(tiny, "a cat", "", options) for options in ({}, {name: None}))
+    assert given == left_out
+
+
+def test_what_is_left_out_is_filled_in(tiny):
+    request = make_request(tiny, ["a cat", "a dog"], "rain", {})
+    assert (request.prompts, request.negative) == (("a cat", "a dog"), ("rain", "rain"))
+    assert (request.steps, request.guidance, request.seeds, request.rng) == (20, 7.5, (0, 1), "torch")
+    assert (request.width, request.height, request.latent_shape) == (64, 64, (2, 4, 16, 16))
+    assert request.sampler is request.latents is request.eta is None
+
+
+def test_each_picture_has_a_stream_of_its_own():
+    both, second = Streams("torch", [7, 8]), Streams("torch", [8])
+    for shape in ((4, 2, 3), (4, 2, 3), (1, 1, 1)):
+        np.testing.assert_array_equal(both.normal((2, *shape))[1:], second.normal((1, *shape)))
+    assert len({Streams("numpy", [seed]).normal((1, 4)).tobytes() for seed in range(20)}) == 20
