@@ -60,17 +60,17 @@ def make_request(pipe: Any, prompt: str | Sequence[str], negative_prompt: str, o
         if name not in OPTIONS and name not in LATER:
             raise BadRequest(f"unknown option {name}: known are {', '.join(OPTIONS)}")
     given = {name: value for name, value in options.items() if value is not None}
-    prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-    if not prompts:
-        raise BadRequest("there is no prompt: give one, or a list of at least one")
+    prompts = _prompts(prompt)
+    if not isinstance(negative_prompt, str):
+        raise BadRequest(f"the negative prompt {negative_prompt!r} is not a text: give one, for all pictures")
     side = pipe.unet.config.sample_size * pipe.downscale
     width, height = _size(pipe, "width", given.get("width", side)), _size(pipe, "height", given.get("height", side))
     shape = (len(prompts), pipe.unet.config.in_channels, height // pipe.downscale, width // pipe.downscale)
     steps = given.get("steps", pipe.defaults["steps"])
-    if type(steps) is not int or steps < 1:
+    if not _is_whole(steps) or steps < 1:
         raise BadRequest(f"{steps} steps cannot be made: choose a whole number from 1 on")
     return Request(
-        prompts, (negative_prompt,) * len(prompts), steps, given.get("sampler"),
+        prompts, (negative_prompt,) * len(prompts), int(steps), given.get("sampler"),
         _guidance(given.get("guidance", pipe.defaults["guidance"])), _share(given.get("guidance_rescale", 0.0)),
         _interval(given.get("guidance_interval")), _seeds(given.get("seed", 0), len(prompts)), given.get("rng", "torch"),
         width, height, shape, _latents(given.get("latents"), shape), given.get("eta"),
@@ -101,12 +101,24 @@ def recipe_of(pipe: Any, request: Request) -> dict[str, Any]:
     }
 
 
+def _prompts(prompt: Any) -> tuple[str, ...]:
+    """One text, or several."""
+    prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt) if isinstance(prompt, Sequence) else ()
+    if not prompts or not all(isinstance(text, str) for text in prompts):
+        raise BadRequest("there is no prompt: give one, or a list of at least one, each of them a text")
+    return prompts
+
+
 def _size(pipe: Any, name: str, value: Any) -> int:
     f = pipe.downscale
-    if type(value) is not int or value < f or value % f:
-        below = max(value // f * f, f) if type(value) is int else f
+    if not _is_whole(value) or value < f or value % f:
+        below = max(value // f * f, f) if _is_whole(value) else f
         raise BadRequest(f"{name} {value} is not on this model's grid: choose a multiple of {f}, such as {below} or {below + f}")
-    return value
+    return int(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
@@ -138,14 +150,16 @@ def _interval(value: Any) -> tuple[float, float] | None:
     return float(ends[0]), float(ends[1])
 
 
-def _seeds(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
+def _seeds(seed: Any, count: int) -> tuple[int, ...]:
     """One seed a picture: the ones given, or the one given and those that follow it."""
-    if isinstance(seed, int):
-        return tuple(seed + k for k in range(count))
-    seeds = tuple(seed)
+    if _is_whole(seed):
+        return tuple(int(seed) + k for k in range(count))
+    seeds = tuple(seed) if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str) else ()
+    if not seeds or not all(_is_whole(s) for s in seeds):
+        raise BadRequest(f"the seed {seed!r} is not a whole number, nor a list of one a picture")
     if len(seeds) != count:
         raise BadRequest(f"{len(seeds)} seeds for {count} prompts: give one, or one a prompt")
-    return seeds
+    return tuple(int(s) for s in seeds)
 
 
 def _latents(latents: Any, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -154,4 +168,6 @@ def _latents(latents: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     latents = np.asarray(latents)
     if latents.shape != shape:
         raise BadRequest(f"latents of the shape {list(latents.shape)} do not fit: this request needs {list(shape)}")
+    if latents.dtype.kind not in "fiu" or not np.isfinite(latents).all():
+        raise BadRequest("the latents hold values that are no finite real numbers: give standard normals, or leave them out")
     return latents

@@ -28,13 +28,17 @@ BAD = {
     "negative seed": ({"seed": -1}, "the seed -1 is not a whole number from 0 to 2**64-1"),
     "too large a seed": ({"seed": 2**64}, "is not a whole number from 0 to 2**64-1"),
     "too many seeds": ({"seed": [1, 2]}, "2 seeds for 1 prompts: give one, or one a prompt"),
-    "seeds of words": ({"seed": ["one"]}, "the seed 'one' is not a whole number"),
+    "a seed of words": ({"seed": ["one"]}, "the seed ['one'] is not a whole number, nor a list of one a picture"),
+    "a seed that is a word": ({"seed": "1"}, "the seed '1' is not a whole number"),
+    "half a seed": ({"seed": 1.5}, "the seed 1.5 is not a whole number"),
+    "a flag for a seed": ({"seed": True}, "the seed True is not a whole number"),
+    "latents that are not numbers": ({"latents": np.full((1, 4, 4, 6), np.nan)}, "the latents hold values that are no finite"),
     "latents of another shape": (
         {"latents": np.zeros((1, 4, 8, 8))}, "latents of the shape [1, 4, 8, 8] do not fit: this request needs [1, 4, 4, 6]"
     ),
     "eta too large": ({"sampler": "ddim", "eta": 1.5}, "eta"),
     "eta for a sampler that draws nothing": ({"sampler": "euler", "eta": 0.5}, "eta"),
-    "unknown option": ({"guidence": 7.5}, "unknown option guidence: known are steps, sampler, guidance"),
+    "unknown option": ({"scale": 7.5}, "unknown option scale: known are steps, sampler, guidance"),
     "an image": ({"image": object()}, "option image: drawing from an image is not built yet"),
 }  # fmt: skip
 BASE = {"steps": 1, "width": 24, "height": 16}
@@ -50,9 +54,24 @@ def test_what_cannot_be_drawn_is_refused(name, tiny, monkeypatch):
     assert "\n" not in str(raised.value)
 
 
-def test_a_list_without_prompts_is_refused(tiny):
-    with pytest.raises(BadRequest, match="there is no prompt: give one, or a list of at least one"):
-        tiny([], **BASE)
+@pytest.mark.parametrize("prompt", [[], None, 3, ["a cat", 3]], ids=str)
+def test_what_is_no_prompt_is_refused(prompt, tiny):
+    with pytest.raises(BadRequest, match="there is no prompt: give one, or a list of at least one, each of them a text"):
+        tiny(prompt, **BASE)
+
+
+@pytest.mark.parametrize("negative", [None, ["rain"]], ids=str)
+def test_what_is_no_negative_prompt_is_refused(negative, tiny):
+    with pytest.raises(BadRequest, match="the negative prompt .* is not a text"):
+        tiny("a cat", negative, **BASE)
+
+
+def test_numbers_of_numpy_are_numbers(tiny):
+    plain = {"seed": 3, "steps": 2, "width": 24, "height": 16, "guidance": 2.0}
+    request = make_request(tiny, "a cat", "", {name: np.array(value)[()] for name, value in plain.items()})
+    assert request == make_request(tiny, "a cat", "", plain)
+    assert make_request(tiny, ["a", "b"], "", {"seed": np.array([3, 9])}).seeds == (3, 9)
+    assert {type(n) for n in (*request.seeds, request.steps, request.width)} == {int}  # a recipe is written as JSON
 
 
 def test_half_of_a_character_is_refused(tiny):
