@@ -98,8 +98,15 @@ def edm_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
 
 
 def edm_dpm_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
-    """EDMDPMSolverMultistep's: the ramp in float32, and the order of each step; to sigma 0 it is 1."""
+    """EDMDPMSolverMultistep's: the ramp in float32, sigma_min itself at the end, and the order of each step; to sigma 0 it is 1.
+
+    Raises: BadRequest for the third order with fresh noise
+    """
+    if config["algorithm_type"] == "sde-dpmsolver++" and config["solver_order"] == 3:
+        raise BadRequest("algorithm_type sde-dpmsolver++ has no solver_order 3: write 2")
     grid = edm_grid_of(config, edm_sigmas(config, schedule.linspace_torch(0.0, 1.0, steps)))
+    if config["final_sigmas_type"] == "sigma_min":
+        grid.sigmas[-1] = min(grid.sigmas[-2], np.float32(config["sigma_min"]))
     orders = multistep_orders(config, steps)
     if config["final_sigmas_type"] == "zero":
         orders[-1] = 1

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from refdiff.diffusion.limit import clipped, limiter
 from refdiff.diffusion.prediction import denoised_from_edm, edm_scale
-from refdiff.errors import BadRequest
 from refdiff.samplers.dpm_multistep import dpm_multistep
 from refdiff.samplers.euler import euler
 from refdiff.samplers.family import FLAG, Family, Network, Options, always, never, nothing, unchanged
@@ -52,13 +50,6 @@ def scheme(options: Options) -> dict[str, Any]:
     return {"scheme": scheme_of(options)}
 
 
-def refused(options: Options) -> Mapping[str, Any]:
-    """Raises: BadRequest for orders and noise that exclude each other"""
-    if options["algorithm_type"] == "sde-dpmsolver++" and options["solver_order"] == 3:
-        raise BadRequest("algorithm_type sde-dpmsolver++ has no solver_order 3: write 2")
-    return {}
-
-
 RAMP = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "rho": 7.0}
 EDM = {**RAMP, "sigma_schedule": "karras", "num_train_timesteps": 1000, "prediction_type": "epsilon", "final_sigmas_type": "zero"}
 EDM_ONLY = {"sigma_schedule": ("karras", "exponential"), "prediction_type": tuple(SIGNS), "final_sigmas_type": FINAL}
@@ -79,7 +70,7 @@ EDM_DPM = Family(
         "solver_order": (1, 2, 3), "thresholding": FLAG, "lower_order_final": FLAG, "euler_at_final": FLAG,
     },
     grid=edm_dpm_grid, solve=dpm_multistep, table=edm_table, network=network, constants=scheme, settings={}, stochastic=True,
-    draws=draws, outside=unchanged, altered=refused,
+    draws=draws, outside=unchanged,
 )  # fmt: skip
 
 
