@@ -14,9 +14,9 @@ from tests.samplers.cases_dpm import CASES
 torch.set_num_threads(1)
 CLASSES = ("DEISMultistepScheduler", "UniPCMultistepScheduler", "DPMSolverSinglestepScheduler")
 PAIRS = [(case, config) for case in CASES if case.class_name in CLASSES for config in case.configs()]
-# With zero terminal SNR the betas are differences of roots: measured 5.2e-5.
 RANDOM = ("sde-dpmsolver++",)
 BOUND = 1e-6  # measured 2.7e-7: roots in the tables differ in their last digit
+ROOTS_BOUND = 1e-2  # with zero terminal SNR betas are differences of roots: the smallest sigma of the cosine differs by 1.4e-3
 
 
 def upstream_steps(config, x, steps):

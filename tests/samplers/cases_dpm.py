@@ -21,6 +21,12 @@ def on_a_ramp(config: Mapping[str, Any]) -> bool:
     return any(value for key, value in config.items() if key.startswith("use_"))
 
 
+def two_velocities(config: Mapping[str, Any]) -> bool:
+    """With flow sigmas upstream takes a v_prediction for one thing where it makes x0 of it, for another where noise."""
+    noises = config.get("algorithm_type") == "dpmsolver" or not config.get("predict_x0", True)
+    return bool(noises and config.get("use_flow_sigmas") and config.get("prediction_type") == "v_prediction")
+
+
 def fits(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
     """1000 leading steps would all be at one time, 999 with an offset begin beyond the last; and with lambda_min_clipped, 999
     trailing ones do not exist.
@@ -47,7 +53,7 @@ def multistep_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[s
 def singlestep_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
     """Upstream's thresholding for dpmsolver takes a table's element at no time at all, and stops."""
     rises = config.get("use_flow_sigmas") and config["final_sigmas_type"] == "sigma_min" and steps > 30
-    stops = config.get("thresholding") and config["algorithm_type"] == "dpmsolver"
+    stops = (config.get("thresholding") and config["algorithm_type"] == "dpmsolver") or two_velocities(config)
     return fits(config, steps, settings) and not stops and not (rises and config["algorithm_type"].startswith("sde"))
 
 
@@ -65,7 +71,7 @@ def unipc_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, 
     stands = on_a_ramp(config) or config["final_sigmas_type"] == "zero"
     lowered = config.get("lower_order_final", True) or config["solver_order"] == 1 or steps == 1
     stretched = config.get("shift_terminal") and steps == 1
-    return fits(config, steps, settings) and (lowered or not stands) and not stretched
+    return fits(config, steps, settings) and (lowered or not stands) and not stretched and not two_velocities(config)
 
 
 def inverse_bound(config: Mapping[str, Any], steps: int) -> float:
