@@ -56,7 +56,7 @@ def refdiff() -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
 @click.option("--negative", default="", help="What should not be in the picture.")
 @click.option("--steps", type=int, help="Steps of the sampler.  [default: the model's, else 20]")
-@click.option("--sampler", help="ddim, euler or pndm.  [default: the model's scheduler]")
+@click.option("--sampler", help="Any name of `refdiff samplers`.  [default: the model's scheduler]")
 @click.option("--eta", type=float, help="DDIM: the share of fresh noise, 0 to 1.  [default: 0]")
 @click.option("--guidance", type=float, help="How strongly the text guides.  [default: the model's, else 7.5]")
 @click.option("--guidance-rescale", type=float, help="The share, 0 to 1, by which guidance keeps its contrast.  [default: 0]")
@@ -213,6 +213,21 @@ def synth(kind: str, folder: Path, dtype: str, seed: int) -> int:
 
         write_synthetic(kind, folder, progress, seed=seed, dtype=dtype, write_tokenizer=Tokenizer.clip().write_folder)
     click.echo(str(folder))
+    return DONE
+
+
+@refdiff.command()
+def samplers() -> int:
+    """List every sampler: its names here and elsewhere, its order, its calls of the network, and where it is published.
+
+    Each line's names mean the same, and may end in karras, exponential, beta, sgm_uniform or normal.
+
+    Example: refdiff samplers
+    """
+    from refdiff.cli.samplers import lines
+
+    for line in lines():
+        click.echo(line)
     return DONE
 
 

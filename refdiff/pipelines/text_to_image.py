@@ -20,6 +20,7 @@ from refdiff.models.unet import unet
 from refdiff.models.vae import decode
 from refdiff.pipelines.request import Request, Streams, make_request, recipe_of
 from refdiff.samplers import Step, from_config
+from refdiff.samplers.names import named
 from refdiff.text import Tokenizer
 from refdiff.xp import Array, array_module, to_device, to_host
 
@@ -66,7 +67,7 @@ class Pipeline:
     ) -> Output:
         """Draw a picture for each prompt.
 
-        Options: steps, sampler ("ddim", "euler", "pndm"), guidance (a scale, or one a step), guidance_rescale (phi, 0
+        Options: steps, sampler (any name of `refdiff samplers`), guidance (a scale, or one a step), guidance_rescale (phi, 0
         to 1), guidance_interval (two sigmas: guided between them alone), seed (one, or one a picture), rng ("torch", "cuda",
         "numpy"), width, height, latents [B,C,h,w] of unit variance, eta. `callback` sees each step.
         Raises: BadRequest for an option that is unknown or that this model cannot meet
@@ -92,7 +93,8 @@ def text_to_image(pipe: Pipeline, request: Request) -> Iterator[Step]:
     Traps: cfg-swap, uncond-zeros, init-sigma, scale-input
     """
     config = {**pipe.scheduler, "clip_sample": False}  # for latents have no range; upstream's pipelines do so too
-    sampler = from_config(config, name=request.sampler, eta=request.eta)
+    family, options = (None, {}) if request.sampler is None else named(request.sampler)
+    sampler = from_config({**config, **options}, name=family, eta=request.eta)
     streams = Streams(request.rng, request.seeds)
     scales = scales_of(request.guidance, sampler.sigmas(request.steps), interval=request.guidance_interval)
     predict = guided_unet(pipe, request, scales)

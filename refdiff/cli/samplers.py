@@ -1,0 +1,29 @@
+"""The list of samplers as lines of text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HEADINGS = ("here", "ComfyUI", "AUTOMATIC1111", "k-diffusion", "diffusers", "order", "calls a step", "noise", "source")
+
+
+def lines() -> list[str]:
+    """A heading and a line for each sampler, in columns."""
+    from refdiff.samplers.names import offered
+
+    rows = [HEADINGS, *(cells(entry) for entry in offered())]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(HEADINGS))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def cells(entry: Any) -> tuple[str, ...]:
+    """One sampler's cells; a dash where it has no name."""
+    from refdiff.samplers.schedulers import FAMILIES
+
+    family = FAMILIES[entry.family]
+    options = ", ".join(f"{key} {value}" for key, value in entry.options.items())
+    scheduler = f"{entry.class_name} ({options})" if options else entry.class_name
+    here = "-" if options else entry.family  # the family's own name has the family's own options
+    names = (here, entry.comfyui, entry.automatic1111, entry.k_diffusion)
+    noise = "yes" if family.draws({**family.defaults, **entry.options}, family.settings) else "no"
+    return (*(name or "-" for name in names), scheduler, entry.order, entry.calls, noise, entry.source)
