@@ -42,7 +42,8 @@ class Family:
 
     - `defaults` are upstream's, for every option that it has; `only` are the values of those that are not free here.
     - `settings` are what a caller, not a file, decides, with their defaults: eta, churn, order.
-    - `table(options, precision)` is what is left of the signal at each training time; `grid(options, table, steps)` all that
+    - `table(options, precision)` is what is left of the signal at each training time, for flows and EDM its sigma;
+      `grid(options, table, steps)`, with the settings among the options, all that
       is decided before the loop.
     - `solve(denoise, x, sigmas, **grid.policy, **constants(options), **settings)` is the solver, which also takes `noise`
       where it is `stochastic`; `draws(options, settings)` says whether it will ask for any.

@@ -66,6 +66,11 @@ def _borrowed_options(family: Family, own: Family | None, data: Mapping[str, Any
     unknown = [k for k in data if own and k not in own.defaults and k not in FOREIGN and not k.startswith("_")]
     if own and unknown:
         raise BadRequest(f"{own.class_name}: unknown option {unknown[0]} = {data[unknown[0]]!r}: take it out of the file")
+    kind = _kind(own.defaults if own else data)
+    if kind not in (None, _kind(family.defaults)):
+        raise BadRequest(
+            f"{family.class_name} is for another kind of model than {data.get('_class_name')}: choose another sampler"
+        )
     missing = [k for k in ("beta_start", "beta_end", "beta_schedule") if k not in data]
     if own is None and missing:
         raise BadRequest(f"{data.get('_class_name')!r} does not say its {', '.join(missing)}: it has no schedule to use")
@@ -77,6 +82,11 @@ def _borrowed_options(family: Family, own: Family | None, data: Mapping[str, Any
         if key not in data and options[key] not in allowed:  # a default of upstream's that it may not even use
             options[key] = allowed[0]
     return _checked(family, options)
+
+
+def _kind(options: Mapping[str, Any]) -> str | None:
+    """What tells a model of diffusion, of flow matching and of EDM from each other: they answer different questions."""
+    return next((key for key in ("beta_schedule", "shift", "sigma_data") if key in options), None)
 
 
 def _checked(family: Family, options: dict[str, Any]) -> dict[str, Any]:

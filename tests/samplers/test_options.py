@@ -213,3 +213,12 @@ def test_impossible_starts_are_refused(name, start):
         sampler.sample(None, x, 5, start=start)
     with pytest.raises(BadRequest, match=f"start {start}"):
         sampler.add_noise(x, x, 5, start)
+
+
+@pytest.mark.parametrize("name", ["flow_euler", "edm_euler", "consistency"])
+def test_a_solver_for_another_kind_of_model_is_refused(name):
+    for data in (SD15, {**SD15, "_class_name": "VQDiffusionScheduler"}):
+        with pytest.raises(BadRequest, match="another kind of model"):
+            from_config(data, name=name)
+    with pytest.raises(BadRequest, match="another kind of model"):
+        from_config({"_class_name": FAMILIES[name].class_name}, name="ddim")
