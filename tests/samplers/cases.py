@@ -51,6 +51,7 @@ class Case:
     bound: Callable[[Mapping[str, Any], int], float] = lambda config, steps: 1e-5
     times_bound: Callable[[Mapping[str, Any]], float] = times_bound
     tables_bound: float = 1e-6
+    whole_times: bool = True  # whether upstream's whole times are whole by choice, not by rounding
 
     def configs(self) -> list[dict[str, Any]]:
         """Configurations in which every two values of different options meet at least once."""

@@ -105,6 +105,15 @@ def test_ancestral_runs_keep_the_mean_and_the_variance(name):
     assert abs(np.corrcoef(x, end)[0, 1]) < 0.1
 
 
+@pytest.mark.parametrize("ramp", [{}, {"use_karras_sigmas": True}, {"use_beta_sigmas": True}])
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_ancestral_steps_are_at_dpm2s_times(ramp, steps):
+    """Exactly; the middles are elsewhere."""
+    ours, others = (sampler_of(name, **ramp).timesteps(steps) for name in ("dpm2_ancestral", "dpm2"))
+    np.testing.assert_array_equal(ours[::2], others[::2])
+    assert steps == 1 or not np.allclose(ours[1::2], others[1::2])
+
+
 def test_split_ends_at_the_next_sigma():
     sigmas = np.array([14.0, 3.0, 2.9, 0.5, 0.0])
     downs, ups = split(sigmas)
