@@ -21,7 +21,7 @@ from refdiff.samplers.schedulers import FAMILIES
 STEPS = (5, 10, 20, 50)
 SEEDS = (1, 2)
 NAME_WIDTH, LINE = 150, 16
-BACKWARD = {"ddim_inverse": "goes from a picture to its noise", "dpm_multistep_inverse": "goes from a picture to its noise"}
+BACKWARD = {"ddim_inverse": "goes from a picture to its noise", "dpm_inverse": "goes from a picture to its noise"}
 
 
 def main() -> None:
