@@ -15,6 +15,7 @@ from refdiff.samplers.family import Family
 from refdiff.samplers.grids import Grid
 from refdiff.samplers.options import check_settings, choose, read
 from refdiff.samplers.step import Step
+from refdiff.samplers.strength import start_of
 from refdiff.xp import Array
 
 Model = Callable[[Array, float], Array]  # (the latent as the network wants it, time) -> the network's raw output
@@ -115,6 +116,14 @@ class Sampler:
         _require_step(start, steps)
         sigma = float(sigmas[start])
         return self.family.noised(x0, noise, sigma) * self.family.outside(sigma)
+
+    def start_of(self, strength: float, steps: int, *, convention: str) -> int:
+        """The `start` of a run that changes a picture by `strength`, as "diffusers" or as "webui" counts.
+
+        Raises: BadRequest for steps that cannot be made, and as `strength.start_of`
+        """
+        self._grid(steps)
+        return start_of(strength, steps, convention=convention)
 
     def _grid(self, steps: int) -> Grid:
         count = len(self.alphas)
