@@ -102,7 +102,6 @@ SPOILT = {
 
 @pytest.mark.parametrize("name", SPOILT)
 def test_a_folder_that_cannot_be_read_names_what_is_at_fault(name, folder):
-    refdiff.load(folder)
     spoil, at_fault = SPOILT[name]
     spoil(folder)
     with pytest.raises(BadRequest) as raised:

@@ -209,6 +209,19 @@ def test_what_is_no_picture_of_things_is_wrong(two_share, spoil):
         assert not judge(spoil(shapes.render(scene), random), scene).things, scene
 
 
+def test_a_stain_of_no_colour_of_the_palette_is_a_thing_too_many():
+    """Nearer to the background than to any other colour of the palette, and yet nothing that belongs there."""
+    white = [scene for scene in scenes(0.0, "train", 4 * EACH) if scene.background == "white"][:EACH]
+    assert len(white) == EACH
+    for scene in white:
+        image = shapes.render(scene)
+        corner = [slice(2, 10) if centre > SIZE / 2 else slice(-10, -2) for centre in (scene.things[0].y, scene.things[0].x)]
+        if (image[tuple(corner)] != image[0, 0]).any():
+            continue  # a large thing reaches into this corner
+        image[tuple(corner)] = (205, 205, 225)
+        assert not judge(image, scene).count, scene
+
+
 def test_a_little_noise_is_forgiven():
     """Pictures that a network draws are not exact; the checker looks at what they show."""
     random = np.random.default_rng(0)
