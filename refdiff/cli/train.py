@@ -69,8 +69,7 @@ def follow(options: dict[str, Any], states: Callable[[dict[str, Any], Report], I
     os.environ.setdefault("REFDIFF_THREADS", "1")  # for kernels: the loop gives each half of a batch a thread of its own
     folder = options["folder"]
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"command": "refdiff " + " ".join(sys.argv[1:]), "recipe": {name.lower(): getattr(recipes, name) for name in recipe}}
-    (folder / "command.json").write_text(json.dumps(told) + "\n")
+    note_command(folder, options, {name.lower(): getattr(recipes, name) for name in recipe})
     if options["device"] == "cpu":
         import refdiff.kernels.cpu  # noqa: F401 - registers
 
@@ -81,6 +80,26 @@ def follow(options: dict[str, Any], states: Callable[[dict[str, Any], Report], I
             bar.set_description(f"loss {sum(recent) / max(len(recent), 1):.4f} ")
     click.echo(f"{folder / 'model'}\n{folder / 'loss.png'}")
     return 0
+
+
+def note_command(folder: Path, options: dict[str, Any], recipe: dict[str, Any]) -> None:
+    """Write beside a run's state what it was told.
+
+    Raises: BadRequest where there is a state of a run that was told something else: it would go on with other data
+    """
+    from refdiff.errors import BadRequest
+    from refdiff.training.loop import STATE_FILE
+
+    given = {name: None if options.get(name) is None else str(options[name]) for name in ("seed", "images", "start", "vae")}
+    told = json.loads(json.dumps({"command": "refdiff " + " ".join(sys.argv[1:]), "given": given, "recipe": recipe}))
+    file = folder / "command.json"
+    if file.exists() and (folder / STATE_FILE).exists():
+        before = json.loads(file.read_text())
+        for name, value in {**told["given"], **told["recipe"]}.items():
+            was = {**before.get("given", {}), **before.get("recipe", {})}.get(name, value)
+            if was != value:
+                raise BadRequest(f"{folder} holds a run with {name} {was}, not {value}: go on with that, or name another folder")
+    file.write_text(json.dumps(told) + "\n")
 
 
 def vae_states(options: dict[str, Any], report: Report) -> Iterator[Any]:
