@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,17 @@ from tests.samplers.cases import MANY_STEPS, STEPS, name_of
 
 torch.set_num_threads(1)
 ALL = [(case, config) for case in CASES for config in case.configs()]
-each = pytest.mark.parametrize(("case", "config"), ALL, ids=lambda value: name_of(value) if isinstance(value, dict) else "")
+WITH_SETTINGS = [(case, config, settings) for case, config in ALL for settings in case.settings]
+
+
+def named(value):
+    """What a test's name says of a configuration and of settings."""
+    if not isinstance(value, Mapping):
+        return ""
+    return name_of(value) if "_class_name" in value else " ".join(f"{key}={chosen}" for key, chosen in value.items())
+
+
+each = pytest.mark.parametrize(("case", "config"), ALL, ids=named)
 
 
 def assert_same_times(ours, theirs, bound, exact):
@@ -38,12 +50,8 @@ def test_times_and_scales(case, config):
             assert first == pytest.approx(float(getattr(scheduler, "init_noise_sigma", 1.0)), rel=case.tables_bound)
 
 
-@each
-@pytest.mark.parametrize("number", range(max(len(case.settings) for case in CASES)))
-def test_every_step(case, config, number, measure):
-    if number >= len(case.settings):
-        number = 0
-    settings = case.settings[number]
+@pytest.mark.parametrize(("case", "config", "settings"), WITH_SETTINGS, ids=named)
+def test_every_step(case, config, settings, measure):
     sampler = from_config(config, settings=settings)
     for steps in case.steps:
         if not case.allowed(config, steps, settings):
