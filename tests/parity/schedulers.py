@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import diffusers
@@ -43,12 +46,19 @@ def network_of(config: Mapping[str, Any]) -> Any:
 
 def upstream_of(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> Any:
     """The scheduler, its times set, at its first step: where the first time comes twice, upstream's begins with the second."""
-    scheduler = getattr(diffusers, config["_class_name"]).from_config(dict(config))
+    scheduler = copy.deepcopy(_made(json.dumps(config)))
     planning = inspect.signature(scheduler.set_timesteps).parameters
     scheduler.set_timesteps(steps, **{k: v for k, v in settings.items() if k in planning})
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
     return scheduler
+
+
+@cache
+def _made(config: str) -> Any:
+    """Kept, for some of upstream's constructors take a second; a copy is used each time, for some change themselves."""
+    data = json.loads(config)
+    return getattr(diffusers, data["_class_name"]).from_config(data)
 
 
 @contextmanager
