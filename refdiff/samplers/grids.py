@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,8 @@ class Grid:
     Shapes: `times` [n], `sigmas` [n+1]: before each step and after the last; `initial` takes unit noise to the first x;
     `policy` holds one array [n] for each further thing that the solver does step by step, by the name of its parameter;
     `between` is the time of each sigma besides `sigmas[:-1]` at which the solver calls the network; `calls` lists the times of
-    all calls as upstream lists them, where that is not `times`.
+    all calls as upstream lists them, where that is not `times`; `time_at` gives the time of any other sigma, for solvers that
+    choose their own.
     """
 
     times: np.ndarray
@@ -31,6 +32,7 @@ class Grid:
     policy: Mapping[str, np.ndarray]
     between: Mapping[float, float] = field(default_factory=dict)
     calls: np.ndarray | None = None
+    time_at: Callable[[float], float] | None = None
 
 
 def strided_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:

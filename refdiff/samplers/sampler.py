@@ -99,7 +99,8 @@ class Sampler:
 
         def denoise(x: Array, sigma: float) -> Array:
             seen = x * network.scale(sigma)
-            return network.denoised(seen, model(seen, time_of[sigma]), sigma)
+            time = time_of[sigma] if grid.time_at is None or sigma in time_of else grid.time_at(sigma)
+            return network.denoised(seen, model(seen, time), sigma)
 
         x = x * (grid.initial if start == 0 else 1.0 / self.family.outside(sigmas[0]))
         for step in self.family.solve(denoise, x, sigmas, **policy, **self.family.constants(self.config), **settings, **given):
