@@ -13,7 +13,19 @@ from typing import Any
 import click
 
 DONE, NO, WRONG, INTERRUPTED = 0, 1, 2, 3
-PASSED = ("steps", "sampler", "eta", "guidance", "guidance_rescale", "guidance_interval", "rng", "width", "height")
+PASSED = (
+    "steps",
+    "sampler",
+    "eta",
+    "guidance",
+    "guidance_rescale",
+    "guidance_interval",
+    "rng",
+    "width",
+    "height",
+    "image",
+    "strength",
+)
 
 
 def main() -> None:
@@ -65,6 +77,8 @@ def refdiff() -> None:
 @click.option("--rng", default="torch", show_default=True, help="The random stream: torch, numpy, cuda or, say, cuda:108x2048.")
 @click.option("--width", type=int, help="Pixels.  [default: the model's]")
 @click.option("--height", type=int, help="Pixels.  [default: the model's]")
+@click.option("--image", type=click.Path(path_type=Path), help="A picture to begin with; its size is the default one.")
+@click.option("--strength", type=float, help="With --image: what share of the way is made, 0 to 1.  [default: 0.8]")
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures: out-1.png, out-2.png, ...")
 @click.option("--save-steps", type=click.Path(path_type=Path), help="A folder for the picture at every step.")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
@@ -87,7 +101,7 @@ def generate(prompt: str, **options: Any) -> int:
     steps = passed["steps"] = pipe.defaults["steps"] if passed["steps"] is None else passed["steps"]
     if options["kernels"] == "fast" and options["device"] == "cpu" and not options["quiet"]:
         announce_compilation()
-    with progress_bar(max(steps, 0) * len(files), quiet=options["quiet"]) as bar:
+    with progress_bar(steps_made(steps, options) * len(files), quiet=options["quiet"]) as bar:
         for k, file in enumerate(files):
 
             def after(step: Any, k: int = k) -> None:
@@ -99,6 +113,17 @@ def generate(prompt: str, **options: Any) -> int:
             save_png(out.images[0], file, {**out.recipe, "prompt": prompt})
             bar.write(str(file), file=sys.stdout)
     return DONE
+
+
+def steps_made(steps: int, options: dict[str, Any]) -> int:
+    """How many steps a picture takes: with an image, only those from where its strength begins."""
+    from refdiff.pipelines.request import STRENGTH
+    from refdiff.samplers.strength import start_of
+
+    if options["image"] is None or steps < 1:
+        return max(steps, 0)
+    strength = STRENGTH if options["strength"] is None else options["strength"]
+    return steps - start_of(strength, steps, convention="diffusers")
 
 
 def output_files(output: Path, count: int) -> list[Path]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +14,17 @@ from refdiff.diffusion.noise import stream
 from refdiff.errors import BadRequest
 from refdiff.version import __version__
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 OPTIONS = (
     "steps", "sampler", "guidance", "guidance_rescale", "guidance_interval", "seed", "rng", "width", "height", "latents", "eta",
+    "image", "strength", "strength_as",
 )  # fmt: skip
-LATER = ("image", "mask", "strength")  # in the interface, not built yet
+LATER = ("mask",)  # in the interface, not built yet
+
+
+STRENGTH = 0.8  # as diffusers' image-to-image pipeline
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,9 @@ class Request:
     latent_shape: tuple[int, int, int, int]
     latents: np.ndarray | None
     eta: float | None
+    picture: np.ndarray | None
+    strength: float
+    strength_as: str
 
 
 class Streams:
@@ -56,15 +68,18 @@ def make_request(pipe: Any, prompt: str | Sequence[str], negative_prompt: str, o
     """
     for name, value in options.items():
         if name in LATER and value is not None:
-            raise BadRequest(f"option {name}: drawing from an image is not built yet")
+            raise BadRequest(f"option {name}: drawing inside a mask is not built yet")
         if name not in OPTIONS and name not in LATER:
             raise BadRequest(f"unknown option {name}: known are {', '.join(OPTIONS)}")
     given = {name: value for name, value in options.items() if value is not None}
     prompts = _prompts(prompt)
     if not isinstance(negative_prompt, str):
         raise BadRequest(f"the negative prompt {negative_prompt!r} is not a text: give one, for all pictures")
+    _require_together(given)
+    images = images_of(given["image"], len(prompts)) if "image" in given else []
     side = pipe.unet.config.sample_size * pipe.downscale
-    width, height = _size(pipe, "width", given.get("width", side)), _size(pipe, "height", given.get("height", side))
+    natural = [max(n // pipe.downscale, 1) * pipe.downscale for n in images[0].size] if images else [side, side]
+    width, height = (_size(pipe, name, given.get(name, n)) for name, n in zip(("width", "height"), natural, strict=True))
     shape = (len(prompts), pipe.unet.config.in_channels, height // pipe.downscale, width // pipe.downscale)
     steps = given.get("steps", pipe.defaults["steps"])
     if not _is_whole(steps) or steps < 1:
@@ -74,6 +89,8 @@ def make_request(pipe: Any, prompt: str | Sequence[str], negative_prompt: str, o
         _guidance(given.get("guidance", pipe.defaults["guidance"])), _share(given.get("guidance_rescale", 0.0)),
         _interval(given.get("guidance_interval")), _seeds(given.get("seed", 0), len(prompts)), given.get("rng", "torch"),
         width, height, shape, _latents(given.get("latents"), shape), given.get("eta"),
+        pixels_of(images, width, height) if images else None, given.get("strength", STRENGTH),
+        given.get("strength_as", "diffusers"),
     )  # fmt: skip
 
 
@@ -91,6 +108,7 @@ def recipe_of(pipe: Any, request: Request) -> dict[str, Any]:
         "guidance": request.guidance if isinstance(request.guidance, float) else list(request.guidance),
         "guidance_rescale": request.guidance_rescale,
         "guidance_interval": None if request.guidance_interval is None else list(request.guidance_interval),
+        **_recipe_of_image(request),
         "width": request.width,
         "height": request.height,
         "model": dict(pipe.source),
@@ -99,6 +117,68 @@ def recipe_of(pipe: Any, request: Request) -> dict[str, Any]:
         "kernels": pipe.kernels,
         "versions": {"refdiff": __version__, "numpy": np.__version__},
     }
+
+
+def _recipe_of_image(request: Request) -> dict[str, Any]:
+    """What a run that begins with a picture adds; the picture is told by the hash of its pixels."""
+    if request.picture is None:
+        return {}
+    digest = hashlib.sha256(np.ascontiguousarray(request.picture).tobytes()).hexdigest()
+    return {"image": f"sha256 {digest}", "strength": request.strength, "strength_as": request.strength_as}
+
+
+def images_of(image: Any, count: int) -> list[Image]:
+    """The pictures to begin with, as PIL images: the one given for all, or one a prompt.
+
+    Raises: BadRequest for what is no picture, no path of one, or another number of them
+    """
+    given = list(image) if isinstance(image, list | tuple) else [image] * count
+    if len(given) != count:
+        raise BadRequest(f"{len(given)} images for {count} prompts: give one, or one a prompt")
+    images = [_opened(one) for one in given]
+    if len({one.size for one in images}) > 1:
+        raise BadRequest(f"the images are of different sizes, {sorted({one.size for one in images})}: make them alike")
+    return images
+
+
+def _opened(image: Any) -> Image:
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise BadRequest(f"an image of {image.dtype} {list(image.shape)}: give a PIL image, a path, or uint8 [H,W,3]")
+        return Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if not isinstance(image, str | Path):
+        raise BadRequest(f"{image!r} is no image: give a PIL image, a path, or uint8 [H,W,3]")
+    try:
+        with Image.open(image) as opened:
+            return opened.convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise BadRequest(f"the image {image} cannot be read: {error}") from error
+
+
+def pixels_of(images: Sequence[Image], width: int, height: int) -> np.ndarray:
+    """The pictures as the encoder wants them, resized by Lanczos where they are not of this size.
+
+    Shapes: -> [B,3,height,width] float32 in [-1,1]
+    """
+    from PIL import Image
+
+    sized = [one if one.size == (width, height) else one.resize((width, height), Image.Resampling.LANCZOS) for one in images]
+    levels = np.stack([np.asarray(one) for one in sized]).transpose(0, 3, 1, 2)
+    return levels.astype(np.float32) / np.float32(255.0) * np.float32(2.0) - np.float32(1.0)
+
+
+def _require_together(given: Mapping[str, Any]) -> None:
+    """Raises: BadRequest for options that need an image, or do not go with one"""
+    if "image" not in given:
+        alone = [name for name in ("strength", "strength_as") if name in given]
+        if alone:
+            raise BadRequest(f"{alone[0]} says how much of an image to change: give an image too")
+    elif "latents" in given:
+        raise BadRequest("latents and an image are two beginnings: give one of them")
 
 
 def _prompts(prompt: Any) -> tuple[str, ...]:

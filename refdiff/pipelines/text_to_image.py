@@ -19,7 +19,7 @@ from refdiff.models.clip_text import clip_text
 from refdiff.models.unet import unet
 from refdiff.models.vae import decode
 from refdiff.pipelines.request import Request, Streams, make_request, recipe_of
-from refdiff.samplers import Step, from_config
+from refdiff.samplers import Sampler, Step, from_config
 from refdiff.samplers.names import named
 from refdiff.text import Tokenizer
 from refdiff.xp import Array, array_module, to_device, to_host
@@ -69,12 +69,17 @@ class Pipeline:
 
         Options: steps, sampler (any name of `refdiff samplers`), guidance (a scale, or one a step), guidance_rescale (phi, 0
         to 1), guidance_interval (two sigmas: guided between them alone), seed (one, or one a picture), rng ("torch", "cuda",
-        "numpy"), width, height, latents [B,C,h,w] of unit variance, eta. `callback` sees each step.
+        "numpy"), width, height, latents [B,C,h,w] of unit variance, eta; image to begin with (PIL, path or uint8 [H,W,3]; one,
+        or one a picture), strength (0 to 1, what share of the way from noise is made; 0.8), strength_as ("diffusers",
+        "webui": how steps are counted). `callback` sees each step.
         Raises: BadRequest for an option that is unknown or that this model cannot meet
         """
+        from refdiff.pipelines.image_to_image import image_to_image  # it is told with the parts of this file
+
         request = make_request(self, prompt, negative_prompt, options)
+        story = text_to_image if request.picture is None else image_to_image
         with primitive.mode(self.kernels):
-            for step in text_to_image(self, request):
+            for step in story(self, request):
                 if callback is not None:
                     callback(step)
             latents = to_host(step.x)
@@ -92,20 +97,29 @@ def text_to_image(pipe: Pipeline, request: Request) -> Iterator[Step]:
     Shapes: latents [B,C,h,w] with h = height / f, w = width / f
     Traps: cfg-swap, uncond-zeros, init-sigma, scale-input
     """
+    sampler, streams = sampler_of(pipe, request), Streams(request.rng, request.seeds)
+    first = streams.normal(request.latent_shape) if request.latents is None else request.latents
+    x = to_device(first.astype(pipe.dtype), pipe.device)
+    yield from denoising(pipe, request, sampler, x, streams, start=0)
+
+
+def sampler_of(pipe: Pipeline, request: Request) -> Sampler:
+    """The sampler that was asked for, or the model's own."""
     config = {**pipe.scheduler, "clip_sample": False}  # for latents have no range; upstream's pipelines do so too
     family, options = (None, {}) if request.sampler is None else named(request.sampler)
-    sampler = from_config({**config, **options}, name=family, eta=request.eta)
-    streams = Streams(request.rng, request.seeds)
+    return from_config({**config, **options}, name=family, eta=request.eta)
+
+
+def denoising(pipe: Pipeline, request: Request, sampler: Sampler, x: Array, streams: Streams, *, start: int) -> Iterator[Step]:
+    """The loop: every step from `start` on, with the guidance of that step.  Shapes: x [B,C,h,w]"""
     scales = scales_of(request.guidance, sampler.sigmas(request.steps), interval=request.guidance_interval)
     predict = guided_unet(pipe, request, scales)
-    index = 0  # of the step that is being made
+    index = start  # of the step that is being made
 
     def network(x: Array, t: float) -> Array:
         return predict(x, t, scales[min(index, len(scales) - 1)])
 
-    first = streams.normal(request.latent_shape) if request.latents is None else request.latents
-    x = to_device(first.astype(pipe.dtype), pipe.device)
-    for step in sampler.iterate(network, x, request.steps, noise=streams):
+    for step in sampler.iterate(network, x, request.steps, noise=streams, start=start):
         index = step.index + 1
         yield step
 

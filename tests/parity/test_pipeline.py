@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from PIL import Image
 
 import refdiff
 from refdiff.checkpoints.synthetic import write_synthetic
@@ -135,3 +136,26 @@ def test_negative_prompt_and_prompt_are_not_swapped(pair):
     ours = pair.ours(NEGATIVE, PROMPTS[0], sampler="ddim", steps=6, guidance=7.5, seed=7)
     latents, _ = pair.upstream(PROMPTS[:1], [NEGATIVE], guidance=7.5, seed=7)
     assert relative_error(ours.latents, latents) > 10 * LATENTS_BOUND
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("strength", [0.35, 0.8, 1.0])
+def test_the_same_picture_from_a_picture(pair, measure, sampler, strength):
+    """diffusers' image-to-image pipeline with the same components; the picture is not of the model's grid."""
+    images = [Image.fromarray(np.random.default_rng(k).integers(0, 256, (52, 66, 3), dtype=np.uint8)) for k in (0, 1)]
+    scheduler = SAMPLERS[sampler].from_config(dict(pair.ours.scheduler))
+    theirs = StableDiffusionImg2ImgPipeline(**{**pair.theirs.components, "scheduler": scheduler}, requires_safety_checker=False)
+    theirs.set_progress_bar_config(disable=True)
+    seen = {}
+
+    def keep(_pipe, _step, _t, values):
+        seen["latents"] = values["latents"].clone()
+        return values
+
+    generators = [torch.Generator().manual_seed(3 + k) for k in range(2)]
+    levels = theirs(
+        PROMPTS, negative_prompt=[NEGATIVE] * 2, image=images, strength=strength, num_inference_steps=10, guidance_scale=3.0,
+        generator=generators, output_type="np", callback_on_step_end=keep,
+    ).images  # fmt: skip
+    out = pair.ours(PROMPTS, NEGATIVE, sampler=sampler, image=images, strength=strength, steps=10, guidance=3.0, seed=3)
+    agree(out, (seen["latents"].numpy(), np.round(levels * 255).astype(np.uint8)), measure)

@@ -9,6 +9,7 @@ from refdiff.errors import BadRequest
 from refdiff.pipelines import text_to_image as story
 from refdiff.pipelines.request import LATER, OPTIONS, Streams, make_request
 
+IMAGE = np.zeros((8, 8, 3), dtype=np.uint8)
 BAD = {
     "width off the grid": ({"width": 30}, "width 30 is not on this model's grid: choose a multiple of 4, such as 28 or 32"),
     "width zero": ({"width": 0}, "width 0 is not on this model's grid: choose a multiple of 4, such as 4 or 8"),
@@ -39,7 +40,16 @@ BAD = {
     "eta too large": ({"sampler": "ddim", "eta": 1.5}, "eta"),
     "eta for a sampler that draws nothing": ({"sampler": "euler", "eta": 0.5}, "eta"),
     "unknown option": ({"scale": 7.5}, "unknown option scale: known are steps, sampler, guidance"),
-    "an image": ({"image": object()}, "option image: drawing from an image is not built yet"),
+    "a mask": ({"mask": object()}, "option mask: drawing inside a mask is not built yet"),
+    "no image": ({"image": object()}, "is no image: give a PIL image, a path, or uint8 [H,W,3]"),
+    "no file of an image": ({"image": "nowhere.png"}, "the image nowhere.png cannot be read"),
+    "an image of fractions": ({"image": np.zeros((8, 8, 3))}, "an image of float64 [8, 8, 3]: give a PIL image, a path, or"),
+    "too many images": ({"image": [IMAGE, IMAGE]}, "2 images for 1 prompts: give one, or one a prompt"),
+    "strength alone": ({"strength": 0.5}, "strength says how much of an image to change: give an image too"),
+    "two beginnings": ({"image": IMAGE, "latents": np.zeros((1, 4, 4, 6))}, "latents and an image are two beginnings"),
+    "strength above 1": ({"image": IMAGE, "strength": 1.5}, "strength 1.5 is not a number from 0 to 1"),
+    "strength of no step": ({"image": IMAGE, "strength": 0.1}, "strength 0.1 of 1 steps leaves no step to make"),
+    "another way to count": ({"image": IMAGE, "strength_as": "mine"}, 'unknown convention of strength "mine"'),
 }  # fmt: skip
 BASE = {"steps": 1, "width": 24, "height": 16}
 
