@@ -116,7 +116,8 @@ class Sampler:
         sigmas = self.sigmas(steps)
         _require_step(start, steps)
         sigma = float(sigmas[start])
-        return self.family.noised(x0, noise, sigma) * self.family.outside(sigma)
+        noisy = self.family.noised(x0, noise, sigma) * self.family.outside(sigma)
+        return noisy / self.initial(steps) if start == 0 else noisy
 
     def start_of(self, strength: float, steps: int, *, convention: str) -> int:
         """The `start` of a run that changes a picture by `strength`, as "diffusers" or as "webui" counts.

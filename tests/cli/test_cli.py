@@ -71,6 +71,19 @@ def test_several_pictures_are_those_of_their_seeds(run, tmp_path):
         assert (np.asarray(first) != np.asarray(alone)).any()
 
 
+def test_begins_with_a_picture(run, tmp_path):
+    """Little of it is changed by little strength, and most steps are left out."""
+    first, near, far = (tmp_path / name for name in ("first.png", "near.png", "far.png"))
+    assert run("generate", PROMPT, "-o", str(first), "--steps", "8")[0] == 0
+    for file, strength in ((near, "0.125"), (far, "1.0")):
+        folder = tmp_path / file.stem
+        options = ["--image", str(first), "--strength", strength, "--steps", "8", "--save-steps", str(folder), "--seed", "9"]
+        assert run("generate", PROMPT, "-o", str(file), *options)[0] == 0
+    levels = [np.asarray(Image.open(file), dtype=float) for file in (first, near, far)]
+    assert np.abs(levels[1] - levels[0]).mean() < 0.3 * np.abs(levels[2] - levels[0]).mean()
+    assert [path.name for path in (tmp_path / "near").iterdir()] == ["step-008.png"]
+
+
 def test_saves_the_picture_at_every_step(run, tmp_path):
     steps = tmp_path / "steps"
     assert run("generate", PROMPT, "-o", str(tmp_path / "a.png"), "--steps", "3", "--save-steps", str(steps))[0] == 0
@@ -94,6 +107,8 @@ def test_saves_the_picture_at_every_step(run, tmp_path):
         (["--guidance", "nan"], "guidance"),
         (["--eta", "3"], "eta"),
         (["--count", "0"], "count"),
+        (["--strength", "0.5"], "give an image too"),
+        (["--image", "no-such.png"], "no-such.png cannot be read"),
         (["--model", "no/such/model"], "no/such/model"),
     ],
 )

@@ -16,6 +16,7 @@ from refdiff.text import Tokenizer
 from tests.device.simulated import SimulatedArray, count_transfers
 
 OPTIONS = {"steps": 3, "guidance": 5.0, "seed": 4, "width": 24, "height": 16}
+PICTURE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
 PROMPTS = ["a red circle", "a photograph of a cat"]
 
 
@@ -39,8 +40,9 @@ def pipes(folder: Path) -> dict[str, Pipeline]:
         {"sampler": "euler"},
         {"sampler": "pndm"},
         {"sampler": "euler", "guidance": 1.0},
+        {"sampler": "euler", "image": PICTURE, "strength": 0.7},
     ],
-    ids=str,
+    ids=lambda options: ", ".join(options),
 )
 def test_draws_the_same_pictures(pipes, options):
     host, device = (pipes[name](PROMPTS, **{**OPTIONS, **options}) for name in ("cpu", "simulated"))

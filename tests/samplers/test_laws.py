@@ -213,11 +213,11 @@ def test_a_run_can_begin_in_the_middle(name, steps, data):
 def test_noise_is_added_as_the_step_expects(name, seed, start):
     sampler, x0, noise = sampler_of(name), latent(seed), latent(seed + 1)
     begin = sampler.add_noise(x0, noise, 10, start)
-    if start:
-        got = sampler.sample(knowing(x0, sampler), begin, 10, start=start)
-        np.testing.assert_allclose(got, x0, rtol=0, atol=1e-9)
-        first = next(sampler.iterate(knowing(x0, sampler), begin, 10, start=start))
-        np.testing.assert_allclose(first.denoised, x0, rtol=0, atol=1e-9)
+    got = sampler.sample(knowing(x0, sampler), begin, 10, start=start)
+    np.testing.assert_allclose(got, x0, rtol=0, atol=1e-9)
+    first = next(sampler.iterate(knowing(x0, sampler), begin, 10, start=start))
+    np.testing.assert_allclose(first.denoised, x0, rtol=0, atol=1e-9)
+    begin = begin if start else begin * sampler.initial(10)
     sigma = float(sampler.sigmas(10)[start])
     deviation = math.sqrt(1.0 + sigma**2) if sampler.family.variance_preserving else 1.0
     np.testing.assert_allclose(begin * deviation, x0 + sigma * noise, rtol=0, atol=1e-12 * (1 + sigma))
