@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from refdiff.diffusion.noise import Stream
+from refdiff.samplers.churn import lifted, raised
 from refdiff.samplers.step import Denoise, Step, fresh
 from refdiff.xp import Array
 
@@ -18,6 +20,31 @@ def dpm2(denoise: Denoise, x: Array, sigmas: Sequence[float], *, middles: Sequen
     """
     for i, (sigma, target, middle) in enumerate(zip(sigmas[:-1], sigmas[1:], middles, strict=True)):
         x, denoised = _through_the_middle(denoise, x, sigma, middle, target)
+        yield Step(i, target, x, denoised)
+
+
+def dpm2_with_churn(
+    denoise: Denoise,
+    x: Array,
+    sigmas: Sequence[float],
+    *,
+    s_churn: float,
+    s_tmin: float,
+    s_tmax: float,
+    s_noise: float,
+    noise: Stream | None,
+) -> Iterator[Step]:
+    """The same after going back a little, by fresh noise: it is `lifted` to the sigmas of `raised`; m^2 = r s'.
+
+    With churn, noise is drawn for every step, also where it goes nowhere.
+    Shapes: x and the results [B,...], sigmas [n+1]
+    Source: Karras et al. 2022 (arXiv 2206.00364), algorithm 2; k-diffusion's sampling.py, sample_dpm_2
+    """
+    ups = raised(sigmas, steps=len(sigmas) - 1, s_churn=s_churn, s_tmin=s_tmin, s_tmax=s_tmax)
+    for i, (sigma, up, target) in enumerate(zip(sigmas[:-1], ups, sigmas[1:], strict=True)):
+        if s_churn > 0.0:
+            x = lifted(x, sigma, up, s_noise, noise)
+        x, denoised = _through_the_middle(denoise, x, up, math.sqrt(up * target), target)
         yield Step(i, target, x, denoised)
 
 
