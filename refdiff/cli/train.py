@@ -42,6 +42,16 @@ def vae(**options: Any) -> int:
     return follow(options, vae_states, RECIPE_OF_VAE)
 
 
+@click.command("decoder")
+@run_options
+def decoder(**options: Any) -> int:
+    """Train the decoder of --start's autoencoder further, for sharper pictures of the same latents, in FOLDER/model/vae.
+
+    Example: refdiff train decoder runs/decoder --start runs/vae/model --steps 1000
+    """
+    return follow(options, decoder_states, RECIPE_OF_DECODER)
+
+
 @click.command("unet")
 @run_options
 @click.option("--vae", type=click.Path(path_type=Path), required=True, help="The model folder of the autoencoder.")
@@ -53,10 +63,11 @@ def unet(**options: Any) -> int:
     return follow(options, unet_states, RECIPE_OF_UNET)
 
 
-COMMANDS = {"vae": vae, "unet": unet}
+COMMANDS = {"vae": vae, "decoder": decoder, "unet": unet}
 SAVE_SECONDS = 60.0
 # The constants of refdiff/training/recipes.py that are noted beside a run, for they may change from version to version.
 RECIPE_OF_VAE = ("VAE_BATCH", "VAE_LOSS", "VAE_WHOLE_FROM", "VAE_TWO_SHARE")
+RECIPE_OF_DECODER = ("DECODER", "DECODER_TWO_SHARE")
 RECIPE_OF_UNET = ("PREDICTION_TYPE", "BETAS", "UNET_BATCH", "UNET_PLAIN_FROM", "LATENT_COUNT", "TWO_SHARE")
 
 
@@ -108,6 +119,14 @@ def vae_states(options: dict[str, Any], report: Report) -> Iterator[Any]:
     from refdiff.training.runs import train_vae
 
     yield from train_vae(_run(options), _pictures(options, recipes.VAE_TWO_SHARE))
+
+
+def decoder_states(options: dict[str, Any], report: Report) -> Iterator[Any]:
+    """The states of `train decoder`."""
+    from refdiff.training import recipes
+    from refdiff.training.runs import train_decoder
+
+    yield from train_decoder(_run(options), _pictures(options, recipes.DECODER_TWO_SHARE))
 
 
 def unet_states(options: dict[str, Any], report: Report) -> Iterator[Any]:

@@ -32,9 +32,18 @@ def vae_loss(
     """
     mu, logvar = vae.encode(params, config, images)
     reconstruction = vae.decode(params, config, vae.posterior_sample(mu, logvar, noise))
-    error = reconstruction - images
     kl = (square(mu) + exp(logvar) - 1.0 - logvar) * 0.5
-    return mean(absolute(error) * pixel_weight) + mean(square(error) * pixel_weight) * mse_weight + mean(kl) * kl_weight
+    return pixel_loss(reconstruction, images, pixel_weight, mse_weight=mse_weight) + mean(kl) * kl_weight
+
+
+def pixel_loss(reconstruction: Array, images: Array, pixel_weight: Array, *, mse_weight: float) -> Any:
+    """How far pictures are from what they should be.
+
+    Math: mean(w |x' - x|) + mse_weight mean(w (x' - x)^2)
+    Shapes: [B,3,H,W], [B,3,H,W], [B,1,H,W] -> []
+    """
+    error = reconstruction - images
+    return mean(absolute(error) * pixel_weight) + mean(square(error) * pixel_weight) * mse_weight
 
 
 def diffusion_loss(

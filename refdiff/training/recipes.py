@@ -20,6 +20,12 @@ VAE_OPTIMIZER = OptimizerSettings(
     learning_rate=2e-3, warmup_steps=50, decay_from=0.3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0,
     clip_norm=1.0, ema_decay=0.995,
 )  # fmt: skip
+DECODER: dict[str, Any] = {"batch_size": 16, "mse_weight": 4.0, "thing_weight": 8.0}  # afterwards, the encoder as it is
+DECODER_OPTIMIZER = OptimizerSettings(
+    learning_rate=1e-3, warmup_steps=50, decay_from=0.3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0,
+    clip_norm=1.0, ema_decay=0.995,
+)  # fmt: skip
+DECODER_TWO_SHARE = 0.8
 
 PROMPT_TOKENS = 24  # the longest prompt, its two end marks included
 

@@ -1,6 +1,7 @@
-"""The two trainings that make a small model, from random weights to a folder that diffusers opens.
+"""The trainings that make a small model, from random weights to a folder that diffusers opens.
 
-First the autoencoder, then the U-Net with its text encoder on the latents of that autoencoder. Each is a generator of
+First the autoencoder, then the U-Net with its text encoder on the latents of that autoencoder, and, for sharper pictures of the
+same latents, the decoder alone. Each is a generator of
 states that can be stopped at any moment, and goes on where it was when it is called again with the same run.
 """
 
@@ -14,13 +15,14 @@ import numpy as np
 
 from refdiff.checkpoints import open_component, save_component
 from refdiff.core.params import Params, flatten, map_arrays, tree
+from refdiff.errors import BadRequest
 from refdiff.training import recipes
 from refdiff.training.curve import draw_loss_curve
 from refdiff.training.data import Pictures
 from refdiff.training.loop import State, averaged, save_state, step_random, train, write_atomically
 from refdiff.training.optimizer import OptimizerSettings
 from refdiff.training.unet_task import LatentSet, UNetTask, encode_pictures
-from refdiff.training.vae_task import VAETask
+from refdiff.training.vae_task import DecoderTask, VAETask
 
 MODEL = "model"  # the folder, inside a run's, that holds what was trained
 ENCODE_BATCH, ENCODE_CHUNK = 16, 160  # pictures in one call of the encoder, and between two reports of progress
@@ -55,6 +57,24 @@ def train_vae(run: Run, pictures: Pictures) -> Iterator[State]:
     config = replace(recipes.VAE, scaling_factor=round(float(1.0 / latents.std()), 4))
     save_component(run.folder / MODEL, "vae", config, params, dtype="float32")
     draw_loss_curve(state.losses, run.folder / "loss.png", title=f"autoencoder, {state.step} steps")
+
+
+def train_decoder(run: Run, pictures: Pictures) -> Iterator[State]:
+    """Train the decoder of the autoencoder in `run.start` further; at the end the folder holds model/vae and loss.png.
+
+    Raises: BadRequest without a model to start from
+    """
+    if run.start is None:
+        raise BadRequest("a decoder is trained for an encoder that is there: name its model folder with --start")
+    config, _ = open_component(run.start, "vae")
+    start = _float32(run.start, "vae")
+    task = DecoderTask(config, pictures, start, run.seed, **recipes.DECODER)
+    state = None
+    for state in _steps(task, recipes.DECODER_OPTIMIZER, run):
+        yield state
+    assert state is not None
+    save_component(run.folder / MODEL, "vae", config, tree({**start, **averaged(state, task)}), dtype="float32")
+    draw_loss_curve(state.losses, run.folder / "loss.png", title=f"decoder, {state.step} steps")
 
 
 def train_unet(run: Run, data: LatentSet, *, vocabulary: int, alphas_cumprod: np.ndarray) -> Iterator[State]:
@@ -129,7 +149,7 @@ def flatten_from(params: Params, name: str) -> dict[str, np.ndarray]:
     return {key.removeprefix(f"{name}."): value for key, value in flatten(getattr(params, name)).items()}
 
 
-def _steps(task: VAETask | UNetTask, settings: OptimizerSettings, run: Run) -> Iterator[State]:
+def _steps(task: VAETask | DecoderTask | UNetTask, settings: OptimizerSettings, run: Run) -> Iterator[State]:
     return train(task, settings, steps=run.steps, folder=run.folder, device=run.device, save_seconds=run.save_seconds)
 
 

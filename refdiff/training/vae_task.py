@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from refdiff.core.params import tree
 from refdiff.models import vae
 from refdiff.models.vae import VAEConfig
 from refdiff.training.data import Pictures
 from refdiff.training.initial import initial_values
 from refdiff.training.loop import step_random
-from refdiff.training.losses import vae_loss
-from refdiff.xp import Array
+from refdiff.training.losses import pixel_loss, vae_loss
+from refdiff.xp import Array, like
+
+DECODER = ("decoder.", "post_quant_conv.")  # what the names of its parameters begin with
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,40 @@ class VAETask:
             params, self.config, batch["images"], batch["noise"], batch["pixel_weight"],
             mse_weight=self.mse_weight, kl_weight=self.kl_weight,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DecoderTask:
+    """The decoder alone, on the latents that the encoder of `start` gives whole pictures: their posterior's means.
+
+    What is trained on these latents stays right, for the encoder is left as it is.
+    """
+
+    config: VAEConfig
+    pictures: Pictures
+    start: Mapping[str, np.ndarray]
+    seed: int
+    batch_size: int
+    mse_weight: float
+    thing_weight: float
+
+    def initial(self) -> dict[str, np.ndarray]:
+        """The decoder's weights of `start`."""
+        return {key: value for key, value in self.start.items() if key.startswith(DECODER)}
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Pictures, and the weight of each pixel."""
+        images, things, _ = self.pictures.batch(step_random(self.seed, step), self.batch_size)
+        weight = np.where(things, self.thing_weight, 1.0).astype(np.float32)
+        return {"images": images, "pixel_weight": weight[:, None]}
+
+    def loss(self, params: Any, batch: Mapping[str, Array]) -> Any:
+        """The loss of a batch.  Shapes: -> []"""
+        images = batch["images"]
+        encoder = {key: like(value, images) for key, value in self.start.items() if not key.startswith(DECODER)}
+        latents, _ = vae.encode(tree(encoder), self.config, images)
+        pictures = vae.decode(params, self.config, latents)
+        return pixel_loss(pictures, images, batch["pixel_weight"], mse_weight=self.mse_weight)
 
 
 def _crops(rng: np.random.Generator, images: np.ndarray, things: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from refdiff.models import vae
 from refdiff.models.clip_text import CLIPTextConfig
 from refdiff.models.unet import UNetConfig
 from refdiff.models.vae import VAEConfig
+from refdiff.training.initial import initial_values
 from refdiff.training.loop import State, train
 from refdiff.training.optimizer import OptimizerSettings
 from refdiff.training.unet_task import LatentSet, UNetTask
-from refdiff.training.vae_task import VAETask
+from refdiff.training.vae_task import DecoderTask, VAETask
 from tests.models.examples import CLIPS, UNETS, VAES, normal
 
 SETTINGS = OptimizerSettings(
@@ -54,6 +56,11 @@ VAE_TASK = VAETask(
     mse_weight=4.0, kl_weight=1e-4, thing_weight=4.0,
 )  # fmt: skip
 
+DECODER_TASK = DecoderTask(
+    config=VAE, pictures=Blocks(), start=initial_values(vae.declare(VAE), seed=3), seed=7, batch_size=3, mse_weight=4.0,
+    thing_weight=4.0,
+)  # fmt: skip
+
 COUNT, TOKENS = 6, 7
 LATENTS = LatentSet(
     latents=normal(COUNT, 4, 4, 6), things=np.abs(np.tanh(normal(COUNT, 4, 6, seed=2))),
@@ -65,7 +72,7 @@ UNET_TASK = UNetTask(
     time_quantiles=((0.0, 0.2, 0.9, 1.0), (0.0, 100.0, 700.0, 1000.0)), thing_weight=3.0, plain_from=4,
     snr_cap=5.0, least_weight=1.0,
 )  # fmt: skip
-TASKS: dict[str, Any] = {"vae": VAE_TASK, "unet and text": UNET_TASK}
+TASKS: dict[str, Any] = {"vae": VAE_TASK, "decoder": DECODER_TASK, "unet and text": UNET_TASK}
 
 
 def go_on(task: Any, folder: Path, *, steps: int, save_seconds: float, settings: OptimizerSettings = SETTINGS) -> Iterator[State]:

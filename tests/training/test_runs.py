@@ -12,6 +12,7 @@ from PIL import Image
 
 from refdiff.checkpoints import open_component
 from refdiff.core.params import flatten, tree
+from refdiff.errors import BadRequest
 from refdiff.models import vae
 from refdiff.training import recipes, runs
 from refdiff.training.curve import HEIGHT, WIDTH, draw_loss_curve
@@ -30,6 +31,7 @@ def tiny_recipes():
     changes = {
         "VAE": VAE,
         "VAE_BATCH": {"crop": 8, "crop_batch": 4, "whole_batch": 2},
+        "DECODER": {**recipes.DECODER, "batch_size": 2},
         "UNET": UNET,
         "UNET_BATCH": {**recipes.UNET_BATCH, "batch_size": 4},
         "text_config": lambda size: replace(TEXT, vocab_size=size, max_position_embeddings=6, eos_token_id=size - 1),
@@ -76,6 +78,21 @@ def latents_of(folder: Path, path: Path, pictures: Blocks, **changes):
     return latent_set(
         run_in(path, **changes), pictures, folder / "model", encode=encode, count=ENCODE_COUNT, progress=lambda *_: None
     )
+
+
+def test_a_decoder_is_trained_and_its_encoder_left_alone(folder, tmp_path):
+    *_, last = runs.train_decoder(run_in(tmp_path, start=folder / "model"), Blocks())
+    assert last.step == STEPS
+    before, after = weights(folder, "vae"), weights(tmp_path, "vae")
+    assert list(before) == list(after)
+    for key, value in after.items():
+        assert (value == before[key]) == (not key.startswith(("decoder", "post_quant_conv"))), key
+    assert open_component(tmp_path / "model", "vae")[0] == open_component(folder / "model", "vae")[0]
+
+
+def test_a_decoder_needs_an_encoder(tmp_path):
+    with pytest.raises(BadRequest, match="name its model folder with --start"):
+        next(runs.train_decoder(run_in(tmp_path), Blocks()))
 
 
 def test_the_autoencoder_that_is_left(folder):

@@ -14,7 +14,20 @@ from refdiff.models import clip_text, unet, vae
 from refdiff.training.initial import EMBEDDING_DEVIATION, initial_values
 from refdiff.training.unet_task import encode_pictures
 from tests.models.examples import normal
-from tests.training.examples import COUNT, LATENTS, SETTINGS, TASKS, TEXT, UNET, UNET_TASK, VAE, VAE_TASK, Blocks, go_on
+from tests.training.examples import (
+    COUNT,
+    DECODER_TASK,
+    LATENTS,
+    SETTINGS,
+    TASKS,
+    TEXT,
+    UNET,
+    UNET_TASK,
+    VAE,
+    VAE_TASK,
+    Blocks,
+    go_on,
+)
 
 BIG = replace(UNET_TASK, batch_size=64)
 
@@ -230,6 +243,7 @@ class Fixed(Blocks):
 ONE_LATENT_A_CAPTION = replace(LATENTS, latents=np.sign(LATENTS.latents[:, :1, :1, :1]) * np.ones_like(LATENTS.latents))
 LEARN = {
     "vae": (replace(VAE_TASK, pictures=Fixed(), whole_from=0, whole_batch=2), 25, 0.35),  # measured: 0.18 of the first loss
+    "decoder": (replace(DECODER_TASK, pictures=Fixed(), batch_size=2), 25, 0.2),  # measured: 0.08
     "unet and text": (  # to know the latent is to predict the noise; measured: 0.50
         replace(UNET_TASK, data=ONE_LATENT_A_CAPTION, batch_size=4, time_quantiles=((0.0, 1.0), (300.0, 900.0))), 18, 0.7
     ),
@@ -250,6 +264,18 @@ def test_training_lowers_the_loss(name, mode, tmp_path):
     assert len(state.losses) == steps
     assert after < bound * before
     assert np.mean(state.losses[-4:]) < bound * np.mean(state.losses[:2])
+
+
+def test_the_decoder_alone_learns_from_the_means_of_the_encoder():
+    """The loss is that of the pictures of these latents, and only the decoder's weights are there to be changed."""
+    task, batch = DECODER_TASK, DECODER_TASK.batch(2)
+    given = task.initial()
+    assert {key.split(".")[0] for key in given} == {"decoder", "post_quant_conv"}
+    whole = tree(dict(task.start))
+    means, _ = vae.encode(whole, VAE, batch["images"])
+    error = vae.decode(whole, VAE, means) - batch["images"]
+    wanted = (batch["pixel_weight"] * (np.abs(error) + 4.0 * error**2)).mean()
+    assert float(task.loss(tree(given), batch)) == pytest.approx(float(wanted), rel=1e-5)
 
 
 def by_name(vector: np.ndarray, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
