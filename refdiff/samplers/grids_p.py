@@ -1,4 +1,4 @@
-"""The grids of DDPM, inversion, PNDM's Runge-Kutta start, LCM and TCD."""
+"""The grids of DDPM, inversion, PNDM's Runge-Kutta start, iPNDM, LCM and TCD."""
 
 from __future__ import annotations
 
@@ -75,6 +75,30 @@ def pndm_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid
     start = [(grid.times[i], middles[i], middles[i], after[i]) for i in range(3)]
     between = dict(zip(table[middles].tolist(), middles.tolist(), strict=True))
     return replace(grid, policy=policy, between=between, calls=np.append(np.ravel(start), grid.times[3:]))
+
+
+def ipndm_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
+    """iPNDM's: the noise of the variance-preserving latent falls as sin^2, from 1; times are shares of the quarter circle.
+
+    `trained_betas` are these noises themselves, one for each step and the last (a quirk of upstream).
+    Raises: BadRequest for another number of steps than trained_betas has
+    """
+    given = config["trained_betas"]
+    if given is not None and len(given) != steps + 1:
+        raise BadRequest(f"trained_betas has {len(given)} numbers, which is for {len(given) - 1} steps: take as many")
+    noise = np.asarray(given, alphas.dtype) if given is not None else sines(steps, str(alphas.dtype))
+    signal = np.sqrt(1 - noise * noise)
+    times = np.arctan2(noise, signal) / alphas.dtype.type(math.pi) * 2
+    wide = np.maximum(signal.astype(np.float64), math.sqrt(NO_SIGNAL))
+    sigmas = noise / wide
+    return Grid(times[:-1], sigmas, math.sqrt(1.0 + float(sigmas[0]) ** 2), {})
+
+
+def sines(steps: int, precision: str) -> np.ndarray:
+    """sin^2 of the quarter circle in equal steps, from 1 to 0.  Shapes: -> [n+1]"""
+    linspace, kind = (np.linspace, np.float64) if precision == "float64" else (schedule.linspace_torch, np.float32)
+    angles = linspace(1.0, 0.0, steps + 1) * kind(math.pi) / kind(2)
+    return np.sin(angles.astype(np.float64)).astype(kind) ** 2
 
 
 def consistent_times(config: Mapping[str, Any], steps: int) -> np.ndarray:

@@ -43,7 +43,7 @@ TABLE = (
     Entry("DDIMInverseScheduler", "1", "1", "arXiv 2105.05233, appendix F"),
     Entry("DDPMScheduler", "1", "1", "arXiv 2006.11239", "", "ddpm", ""),
     Entry("PNDMScheduler", "2", "1, and 1 more", "arXiv 2202.09778", "", "", "PLMS"),
-    Entry("IPNDMScheduler", "4", "1", "arXiv 2202.09778", "", "ipndm", ""),
+    Entry("IPNDMScheduler", "2", "1", "arXiv 2202.09778"),  # ComfyUI's ipndm is for other models: this has its own schedule
     Entry("LMSDiscreteScheduler", "4", "1", "k-diffusion", "sample_lms", "lms", "LMS"),
     Entry("EulerDiscreteScheduler", "1", "1", DPM_2, "sample_euler", "euler", "Euler"),
     Entry("EulerAncestralDiscreteScheduler", "1", "1", "k-diffusion", "sample_euler_ancestral", "euler_ancestral", "Euler a"),

@@ -67,7 +67,7 @@ def _borrowed_options(family: Family, own: Family | None, data: Mapping[str, Any
     if own and unknown:
         raise BadRequest(f"{own.class_name}: unknown option {unknown[0]} = {data[unknown[0]]!r}: take it out of the file")
     kind = _kind(own.defaults if own else data)
-    if kind not in (None, _kind(family.defaults)):
+    if (own or kind) and kind != _kind(family.defaults):
         raise BadRequest(
             f"{family.class_name} is for another kind of model than {data.get('_class_name')}: choose another sampler"
         )
@@ -85,8 +85,11 @@ def _borrowed_options(family: Family, own: Family | None, data: Mapping[str, Any
 
 
 def _kind(options: Mapping[str, Any]) -> str | None:
-    """What tells a model of diffusion, of flow matching and of EDM from each other: they answer different questions."""
-    return next((key for key in ("beta_schedule", "shift", "sigma_data") if key in options), None)
+    """What tells a model of diffusion, of flow matching, of EDM and of scores from each other: they answer different questions.
+
+    None is iPNDM's, whose schedule is its own.
+    """
+    return next((key for key in ("beta_schedule", "shift", "sigma_data", "snr") if key in options), None)
 
 
 def _checked(family: Family, options: dict[str, Any]) -> dict[str, Any]:
@@ -101,9 +104,10 @@ def _checked(family: Family, options: dict[str, Any]) -> dict[str, Any]:
             low, high = NUMBERS[key]
             if type(value) not in (int, float) or not low < value < high:
                 raise BadRequest(f"{family.class_name}: {key} = {value!r} must be a number between {low:g} and {high:g}")
-    betas = options.get("trained_betas")
-    if betas is not None and (not isinstance(betas, (list, tuple)) or len(betas) != options["num_train_timesteps"]):
-        raise BadRequest(f"{family.class_name}: trained_betas must be a list of {options['num_train_timesteps']} numbers")
+    betas, count = options.get("trained_betas"), options["num_train_timesteps"]
+    given = betas is not None and "beta_schedule" in options  # iPNDM's are of the steps, not of training
+    if given and (not isinstance(betas, (list, tuple)) or len(betas) != count):
+        raise BadRequest(f"{family.class_name}: trained_betas must be a list of {count} numbers")
     return options
 
 

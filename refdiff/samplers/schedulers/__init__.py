@@ -16,6 +16,7 @@ from refdiff.samplers.schedulers.euler import EULER
 from refdiff.samplers.schedulers.euler_ancestral import EULER_ANCESTRAL
 from refdiff.samplers.schedulers.flow import FLOW_EULER, FLOW_HEUN, FLOW_LCM
 from refdiff.samplers.schedulers.heun import HEUN
+from refdiff.samplers.schedulers.ipndm import IPNDM
 from refdiff.samplers.schedulers.lcm import LCM, TCD
 from refdiff.samplers.schedulers.lms import LMS
 from refdiff.samplers.schedulers.pndm import PNDM
@@ -28,7 +29,7 @@ FAMILIES: dict[str, Family] = {
     "flow_euler": FLOW_EULER, "flow_heun": FLOW_HEUN, "flow_lcm": FLOW_LCM,
     "ddpm": DDPM, "ddim_inverse": DDIM_INVERSE, "lcm": LCM, "tcd": TCD,
     "dpm_multistep": DPM_MULTISTEP, "dpm_singlestep": DPM_SINGLESTEP, "dpm_inverse": DPM_MULTISTEP_INVERSE, "deis": DEIS,
-    "unipc": UNIPC,
+    "unipc": UNIPC, "ipndm": IPNDM,
     "euler_ancestral": EULER_ANCESTRAL, "heun": HEUN, "lms": LMS, "dpm2": KDPM2, "dpm2_ancestral": KDPM2_ANCESTRAL,
 }  # fmt: skip
 
