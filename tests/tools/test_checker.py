@@ -7,6 +7,8 @@ in a row would come up with less than 5 % probability (0.99^300 = 0.049). All se
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -16,6 +18,7 @@ import pytest
 from checker import Seen, Verdict, judge, look, nearest, relation_of
 from scipy import ndimage
 
+import refdiff
 from refdiff.training import shapes
 from refdiff.training.shapes import COLOURS, INVERSE, PALETTE, SHAPES, SIZE, Scene, Thing
 
@@ -276,3 +279,25 @@ def test_a_sheet_marks_what_is_wrong(tmp_path):
         pixels = np.asarray(sheet)
     assert pixels.shape == (2 * 68, 640, 3)
     assert [tuple(pixels[66, 64 * k]) for k in (2, 3)] == [(255, 255, 255), (255, 0, 0)]
+
+
+@pytest.mark.parametrize(("things", "code"), [(True, 0), (False, 1)])
+def test_a_report_answers_no_below_its_bars(things, code, tmp_path, monkeypatch, capsys):
+    """With the drawing left out: the page is written either way, and the exit code is the answer."""
+    verdict = Verdict(True, things, True, True if things else None, None)
+    monkeypatch.setattr(check_embedded, "draw", lambda pipe, scenes, args: [shapes.render(scene) for scene in scenes])
+    monkeypatch.setattr(check_embedded, "judge", lambda image, scene: verdict)
+    monkeypatch.setattr(sys, "argv", ["check_embedded.py", "--count", "3", "--page", str(tmp_path / "page")])
+    assert check_embedded.main() == code
+    assert ("one: below the bar of 95%" in capsys.readouterr().out) == (code == 1)
+    page = (tmp_path / "page" / "README.md").read_text(encoding="utf-8")
+    assert f"| one | 3 | {'100.0%' if things else '0.0%'} | 100.0% | 100.0% | " in page
+    named = re.findall(r"\((.*?\.png)\)", page)
+    assert len(named) == 4 and all((tmp_path / "page" / name).is_file() for name in named)
+
+
+def test_pictures_come_back_from_the_autoencoder():
+    known = [shapes.render(scene) for scene in scenes(0.0, "train", 3)]
+    for image, back in zip(known, check_embedded.given_back(refdiff.load(), known), strict=True):
+        assert back.shape == image.shape and back.dtype == np.uint8
+        assert 0.0 < np.abs(back.astype(float) - image).mean() < 8.0
