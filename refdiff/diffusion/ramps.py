@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.stats
@@ -32,6 +33,64 @@ def polyexponential(count: int, *, low: float, high: float, rho: float) -> np.nd
 def beta(count: int, *, low: float, high: float, a: float, b: float) -> np.ndarray:
     """The quantiles of a beta distribution.  Shapes: -> [count]  Source: Lee et al. 2024 (arXiv 2407.12173), section 4.2"""
     return low + scipy.stats.beta.ppf(1 - np.linspace(0, 1, count), a, b) * (high - low)
+
+
+def arctangent(count: int, *, low: float, high: float) -> np.ndarray:
+    """Equal distances in the arctangent of sigma: "KL optimal".
+
+    Shapes: -> [count]
+    Source: Sabour, Fidler, Kreis 2024 (arXiv 2404.14507), section 3.1, for data of unit variance
+    """
+    return np.tan(np.linspace(math.atan(high), math.atan(low), count))
+
+
+def laplace(count: int, *, low: float, high: float, mean: float, scale: float) -> np.ndarray:
+    """The quantiles of a Laplace distribution of log sigma, none beyond the ends, so that some may come twice.
+
+    Shapes: -> [count]
+    Source: Hang et al. 2024 (arXiv 2407.03297), table 1; the 1e-5 that keeps the logarithm finite is ComfyUI's
+    """
+    x = np.linspace(0, 1, count)
+    return np.clip(np.exp(mean - scale * np.sign(0.5 - x) * np.log(1 - 2 * np.abs(0.5 - x) + 1e-5)), low, high)
+
+
+def preserving(count: int, *, slope: float, least: float, end: float) -> np.ndarray:
+    """Equal distances in time, where beta is linear in it: `least` at time 0, `least + slope` at time 1, down to time `end`.
+
+    Math: sigma = sqrt(e^(slope t^2 / 2 + least t) - 1)
+    Shapes: -> [count]
+    Source: Song et al. 2021 (arXiv 2011.13456), equation 33; k-diffusion's get_sigmas_vp
+    """
+    t = np.linspace(1, end, count)
+    return np.sqrt(np.expm1(0.5 * slope * t**2 + least * t))
+
+
+def linear_quadratic(count: int, *, high: float, threshold: float) -> np.ndarray:
+    """Down from `high` by equal steps for the first half of them, of `threshold` in all, then along a parabola to 0.
+
+    Math: sigma / high = 1 - threshold i / m for i <= m = count // 2, then 1 - (a j^2 + b j + threshold), j = i - m, with the
+    slope b = threshold / m of the line and a such that the last is 0
+    Shapes: -> [count + 1], the 0 among them; for one step [high, 0]
+    Source: Mochi 1 (genmoai), its infer.py; ComfyUI's linear_quadratic
+    """
+    if count == 1:
+        return np.array([high, 0.0])
+    linear, curved = count // 2, count - count // 2
+    slope = threshold / linear
+    bend = (1 - threshold - slope * curved) / curved**2
+    j = np.arange(curved + 1)
+    fallen = np.append(slope * np.arange(linear), bend * j**2 + slope * j + threshold)
+    return high * np.append(1 - fallen[:-1], 0.0)
+
+
+def through(levels: Sequence[float], count: int) -> np.ndarray:
+    """As many levels as wanted along given ones: their logarithms, interpolated by place.
+
+    Shapes: [k] -> [count]
+    Source: Sabour, Fidler, Kreis 2024 (arXiv 2404.14507), the how-to on its page
+    """
+    places = np.linspace(0, 1, len(levels))
+    return np.exp(np.interp(np.linspace(0, 1, count), places, np.log(levels)))
 
 
 def time_of(sigma: np.ndarray, table: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ def test_lists_every_sampler():
     assert heading.split()[:2] == ["here", "ComfyUI"]
     assert {row.split()[0] for row in rows} - {"-"} == set(FAMILIES)
     of = {row.split()[0]: row for row in rows}
-    assert " no " in of["euler"] and " yes " in of["euler_ancestral"] and "DPM2 a" in of["dpm2_ancestral"]
+    assert " no " in of["euler"] and " yes " in of["euler_ancestral"] and "DPM2 a" in of["k_dpm_2_ancestral"]
     sde = next(row for row in rows if "sample_dpmpp_2m_sde" in row)
     assert "algorithm_type sde-dpmsolver++" in sde and " yes " in sde
 

@@ -1,4 +1,4 @@
-"""k-diffusion's samplers: its module `sampling` alone, without the package around it, which needs a dozen libraries more."""
+"""k-diffusion's modules `sampling` and `external` alone, without the package around them, which needs a dozen libraries more."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import types
 from pathlib import Path
 
 
-def load() -> types.ModuleType:
-    """The module k_diffusion.sampling of the installed package."""
+def load() -> tuple[types.ModuleType, types.ModuleType]:
+    """The modules k_diffusion.sampling and k_diffusion.external of the installed package."""
     found = importlib.util.find_spec("k_diffusion")
     assert found is not None and found.origin is not None, "k-diffusion is not installed: pip install --no-deps k-diffusion"
     folder = Path(found.origin).parent
@@ -18,7 +18,7 @@ def load() -> types.ModuleType:
     utils.append_dims = lambda x, dims: x.reshape(*x.shape, *[1] * (dims - x.ndim))
     package.utils = utils
     sys.modules.update({"k_diffusion": package, "k_diffusion.utils": utils})
-    return importlib.import_module("k_diffusion.sampling")
+    return importlib.import_module("k_diffusion.sampling"), importlib.import_module("k_diffusion.external")
 
 
-sampling = load()
+sampling, external = load()

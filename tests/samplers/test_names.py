@@ -7,7 +7,7 @@ import pytest
 
 from refdiff.errors import BadRequest
 from refdiff.samplers import from_config
-from refdiff.samplers.names import ENDINGS, TABLE, Entry, named, offered
+from refdiff.samplers.names import ABSENT, ENDINGS, NAMESPACES, SCHEDULES_OF, TABLE, Entry, named, offered
 from refdiff.samplers.schedulers import FAMILIES
 
 MODEL = {
@@ -15,6 +15,9 @@ MODEL = {
     "num_train_timesteps": 1000, "skip_prk_steps": True, "steps_offset": 1, "clip_sample": False,
     "set_alpha_to_one": False, "prediction_type": "epsilon",
 }  # fmt: skip
+
+
+COMFYUI = {"schedule": "normal", "initial": "comfyui", "times": "nearest", "sigma_table": "comfyui"}
 
 
 def test_every_family_has_an_entry():
@@ -36,13 +39,30 @@ def test_no_name_means_two_things():
     ("name", "family", "options"),
     [
         ("euler", "euler", {}),
-        ("Euler a", "euler_ancestral", {}),
+        ("Euler", "k_euler", {}),
+        ("comfyui:euler", "k_euler", COMFYUI),
+        ("ComfyUI: ddim", "k_euler", COMFYUI),
+        ("refdiff:euler", "euler", {}),
+        ("k-diffusion:euler", "k_euler", {}),
+        ("Euler a", "k_euler_ancestral", {}),
         ("euler_ancestral", "euler_ancestral", {}),
-        ("sample_heun", "heun", {}),
-        ("DPM2 a", "dpm2_ancestral", {}),
-        ("dpm_2", "dpm2", {}),
+        ("EulerAncestralDiscreteScheduler", "euler_ancestral", {}),
+        ("sample_heun", "k_heun", {}),
+        ("DPM2 a", "k_dpm_2_ancestral", {"schedule": "karras", "discard_next_to_last": True}),
+        ("dpm_2", "k_dpm_2", {**COMFYUI, "discard_next_to_last": True}),
+        ("sample_dpm_2", "k_dpm_2", {}),
         ("PLMS", "pndm", {}),
-        ("dpmpp_2m", "dpm_multistep", {}),
+        ("dpmpp_2m", "k_dpmpp_2m", COMFYUI),
+        ("dpmpp_2m simple", "k_dpmpp_2m", {**COMFYUI, "schedule": "simple"}),
+        ("euler_simple", "k_euler", {**COMFYUI, "schedule": "simple"}),
+        ("euler_ancestral_beta", "k_euler_ancestral", {**COMFYUI, "schedule": "beta"}),
+        ("DPM++ 2M", "k_dpmpp_2m", {"schedule": "karras"}),
+        ("DPM++ 2M Automatic", "k_dpmpp_2m", {"schedule": "karras"}),
+        ("DPM++ 2M Beta", "k_dpmpp_2m", {"schedule": "beta_a1111"}),
+        ("Euler SGM Uniform", "k_euler", {"schedule": "sgm_uniform"}),
+        ("k_euler", "k_euler", {}),
+        ("k_euler_beta_a1111", "k_euler", {"schedule": "beta_a1111"}),
+        ("sample_lms_polyexponential", "k_lms", {"schedule": "polyexponential"}),
         ("DPM++ 2M SDE", "dpm_multistep", {"algorithm_type": "sde-dpmsolver++", "solver_type": "midpoint"}),
         ("uni_pc_bh2", "unipc", {"solver_type": "bh2"}),
         ("DDIMScheduler", "ddim", {}),
@@ -57,8 +77,7 @@ def test_names_and_what_they_mean(name, family, options):
 )
 def test_spellings_of_an_ending(name):
     family, options = named(name)
-    assert family == "dpm_multistep"
-    assert [key for key, value in options.items() if value] == ["use_karras_sigmas"]
+    assert family == "k_dpmpp_2m" and options["schedule"] == "karras"
 
 
 @pytest.mark.parametrize("ending", [ending for ending in ENDINGS if not ending.startswith(("sgm", "normal"))])
@@ -69,16 +88,43 @@ def test_an_ending_takes_the_place_of_the_models_ramp(ending):
     np.testing.assert_array_equal(from_config({**given, **options}, name=family).sigmas(7), want)
 
 
-@pytest.mark.parametrize("entry", offered(), ids=lambda entry: f"{entry.class_name} {dict(entry.options)}")
+@pytest.mark.parametrize("entry", offered(), ids=lambda entry: f"{entry.class_name} {dict(entry.options)} {entry.comfyui}")
 def test_every_name_is_taken(entry):
-    names = [name for name in (entry.comfyui, entry.automatic1111, entry.k_diffusion) if name]
-    for name in [*names, *(n.upper() for n in names)]:
-        assert named(name) == (entry.family, dict(entry.options))
-        family, options = named(name)
-        assert from_config({**MODEL, **options}, name=family).sigmas(4).shape == (5,)
+    names = [(program, entry.name_in(program)) for program in NAMESPACES if entry.name_in(program)]
+    for program, name in names:
+        for spelling in (name, name.upper()):
+            assert named(f"{program}:{spelling}") == (entry.family, entry.options_in(program))
+        family, options = named(f"{program}:{name}")
+        if "beta_schedule" in FAMILIES[family].defaults and "inverse" not in family and family != "unclip":
+            assert from_config({**MODEL, **options}, name=family).sigmas(4)[-1] < 0.05
+        if name not in FAMILIES:  # the names here come first
+            assert named(name)[0] == entry.family or program == "diffusers"
 
 
-@pytest.mark.parametrize("name", ["DDIM Karras", "euler_ancestral_beta"])
+@pytest.mark.parametrize("program", [program for program in SCHEDULES_OF if program != "refdiff"])
+def test_every_schedule_of_a_program_is_taken(program):
+    for ending, schedule in SCHEDULES_OF[program].items():
+        family, options = named(f"{program}:euler {ending}")
+        assert (family, options["schedule"]) == ("k_euler", schedule)
+        assert len(from_config({**MODEL, **options}, name=family).sigmas(5)) == 6
+
+
+def test_samplers_that_are_not_here():
+    offered_here = {name for entry in offered() for name in (entry.comfyui, entry.automatic1111)}
+    for name, near in ABSENT.items():
+        assert named(near) and name not in offered_here
+        bare = () if name in FAMILIES else (name, f"{name} karras")  # the names here come first
+        for spelling in (f"comfyui:{name}", *bare):
+            with pytest.raises(BadRequest, match=f"is not here; near it is {near}"):
+                named(spelling)
+
+
+def test_unknown_programs():
+    with pytest.raises(BadRequest, match='unknown program "invokeai".*refdiff, comfyui'):
+        named("invokeai:euler")
+
+
+@pytest.mark.parametrize("name", ["automatic1111:DDIM Karras", "pndm_beta"])
 def test_endings_that_a_sampler_cannot_follow(name):
     with pytest.raises(BadRequest, match="has no"):
         named(name)

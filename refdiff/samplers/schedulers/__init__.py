@@ -17,6 +17,7 @@ from refdiff.samplers.schedulers.euler_ancestral import EULER_ANCESTRAL
 from refdiff.samplers.schedulers.flow import FLOW_EULER, FLOW_HEUN, FLOW_LCM
 from refdiff.samplers.schedulers.heun import HEUN
 from refdiff.samplers.schedulers.ipndm import IPNDM
+from refdiff.samplers.schedulers.k_diffusion import K_FAMILIES
 from refdiff.samplers.schedulers.lcm import LCM, TCD
 from refdiff.samplers.schedulers.lms import LMS
 from refdiff.samplers.schedulers.pndm import PNDM
@@ -31,6 +32,7 @@ FAMILIES: dict[str, Family] = {
     "dpm_multistep": DPM_MULTISTEP, "dpm_singlestep": DPM_SINGLESTEP, "dpm_inverse": DPM_MULTISTEP_INVERSE, "deis": DEIS,
     "unipc": UNIPC, "ipndm": IPNDM,
     "euler_ancestral": EULER_ANCESTRAL, "heun": HEUN, "lms": LMS, "dpm2": KDPM2, "dpm2_ancestral": KDPM2_ANCESTRAL,
+    **K_FAMILIES,
 }  # fmt: skip
 
 # Options that scheduler_config.json files carry over from other classes, with the values that mean nothing to this one:
@@ -46,4 +48,5 @@ FOREIGN = {
     "use_flow_sigmas": (False,), "flow_shift": (1.0,), "use_dynamic_shifting": (False,), "time_shift_type": ("exponential",),
     "lambda_min_clipped": (-math.inf,), "predict_x0": (True,), "disable_corrector": ([],), "solver_p": (None,),
     "shift_terminal": (None,), "variance_type": (None,),
+    "schedule": (), "rho": (), "discard_next_to_last": (), "initial": (), "times": (), "sigma_table": (),
 }  # fmt: skip
