@@ -113,4 +113,3 @@ def test_whole_runs(name, prediction):
         where = f"{steps} {schedule}"
         np.testing.assert_allclose(called, times, rtol=1e-5, atol=1e-3, err_msg=where)
         assert np.max(np.abs(found - want)) <= 1e-5 * np.max(np.abs(want)), where
-        print(name, prediction, where, np.max(np.abs(found - want)) / np.max(np.abs(want)))
