@@ -1,17 +1,20 @@
 """What samplers are called elsewhere: k-diffusion, ComfyUI, AUTOMATIC1111 and diffusers, in one table.
 
-A name may end in that of a sigma ramp or spacing: "DPM++ 2M Karras", "dpmpp_2m+karras", "euler_sgm_uniform".
-Source: the names as in the four programs; what they mean for diffusers as in its documentation of schedulers
+Source: the names as in the four programs, and what they do by default: k-diffusion 0.1.1, ComfyUI's comfy/samplers.py,
+AUTOMATIC1111 1.10's modules/sd_samplers_kdiffusion.py
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from refdiff.errors import BadRequest
+from refdiff.samplers.grids_webui import SCHEDULES
 from refdiff.samplers.schedulers import FAMILIES
+from refdiff.samplers.schedulers.k_diffusion import K_FAMILIES
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Entry:
     """A sampler: upstream's class with some options, its names elsewhere ("" where it has none), and its character.
 
     `order` is that of convergence as measured in docs/samplers/order.md, where noise is drawn that of the variance; with a
-    consistency function a run is exact. `calls` are those of the network for each step.
+    consistency function a run is exact. `calls` are those of the network for each step. `programs` are the options that a program adds.
     """
 
     class_name: str
@@ -30,30 +33,51 @@ class Entry:
     comfyui: str = ""
     automatic1111: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    programs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
         """Its family's name here, "" while there is none."""
         return next((name for name, family in FAMILIES.items() if family.class_name == self.class_name), "")
 
+    def name_in(self, program: str) -> str:
+        """Its name in a program, "" where it has none."""
+        diffusers = "" if self.family in K_FAMILIES or self.options else self.class_name
+        names = {"comfyui": self.comfyui, "automatic1111": self.automatic1111, "k-diffusion": self.k_diffusion}
+        return {**names, "diffusers": diffusers}[program]
 
+    def options_in(self, program: str) -> dict[str, Any]:
+        """What its name in a program means for the options."""
+        common = PROGRAMS.get(program, {}) if self.family in K_FAMILIES else {}
+        return {**common, **self.options, **self.programs.get(program, {})}
+
+
+# What a program does with every sampler of k-diffusion; a name of ComfyUI goes with a schedule, "normal" if not said.
+PROGRAMS: dict[str, dict[str, Any]] = {
+    "k-diffusion": {},
+    "comfyui": {"schedule": "normal", "initial": "comfyui", "times": "nearest", "sigma_table": "comfyui"},
+    "automatic1111": {},
+}
 SDE = {"algorithm_type": "sde-dpmsolver++"}
-DPM, DPM_2 = "arXiv 2211.01095", "arXiv 2206.00364"
+DPM, DPM_2, K = "arXiv 2211.01095", "arXiv 2206.00364", "k-diffusion"
+KARRAS = {"automatic1111": {"schedule": "karras"}}
+SHORT: dict[str, dict[str, Any]] = {
+    "comfyui": {"discard_next_to_last": True},
+    "automatic1111": {"schedule": "karras", "discard_next_to_last": True},
+}
 TABLE = (
-    Entry("DDIMScheduler", "1", "1", "arXiv 2010.02502", "", "ddim", "DDIM"),
+    Entry("DDIMScheduler", "1", "1", "arXiv 2010.02502", "", "", "DDIM"),
     Entry("DDIMInverseScheduler", "1", "1", "arXiv 2105.05233, appendix F"),
     Entry("DDPMScheduler", "1", "1", "arXiv 2006.11239", "", "ddpm", ""),
     Entry("PNDMScheduler", "2", "1, and 1 more", "arXiv 2202.09778", "", "", "PLMS"),
     Entry("IPNDMScheduler", "2", "1", "arXiv 2202.09778"),  # ComfyUI's ipndm is for other models: this has its own schedule
-    Entry("LMSDiscreteScheduler", "4", "1", "k-diffusion", "sample_lms", "lms", "LMS"),
-    Entry("EulerDiscreteScheduler", "1", "1", DPM_2, "sample_euler", "euler", "Euler"),
-    Entry("EulerAncestralDiscreteScheduler", "1", "1", "k-diffusion", "sample_euler_ancestral", "euler_ancestral", "Euler a"),
-    Entry("HeunDiscreteScheduler", "2", "2", DPM_2, "sample_heun", "heun", "Heun"),
-    Entry("KDPM2DiscreteScheduler", "2", "2", DPM_2, "sample_dpm_2", "dpm_2", "DPM2"),
-    Entry(
-        "KDPM2AncestralDiscreteScheduler", "2", "2", "k-diffusion", "sample_dpm_2_ancestral", "dpm_2_ancestral", "DPM2 a"
-    ),
-    Entry("DPMSolverMultistepScheduler", "2", "1", DPM, "sample_dpmpp_2m", "dpmpp_2m", "DPM++ 2M"),
+    Entry("LMSDiscreteScheduler", "4", "1", K),
+    Entry("EulerDiscreteScheduler", "1", "1", DPM_2),
+    Entry("EulerAncestralDiscreteScheduler", "1", "1", K),
+    Entry("HeunDiscreteScheduler", "2", "2", DPM_2),
+    Entry("KDPM2DiscreteScheduler", "2", "2", DPM_2),
+    Entry("KDPM2AncestralDiscreteScheduler", "2", "2", K),
+    Entry("DPMSolverMultistepScheduler", "2", "1", DPM),
     Entry(
         "DPMSolverMultistepScheduler", "2", "1", DPM, "sample_dpmpp_2m_sde", "dpmpp_2m_sde", "DPM++ 2M SDE",
         {**SDE, "solver_type": "midpoint"},
@@ -63,13 +87,13 @@ TABLE = (
     ),
     Entry("DPMSolverMultistepInverseScheduler", "2", "1", DPM),
     Entry("DPMSolverSinglestepScheduler", "2", "1", DPM),
-    Entry("DPMSolverSDEScheduler", "1", "2", DPM, "sample_dpmpp_sde", "dpmpp_sde", "DPM++ SDE"),
-    Entry("DEISMultistepScheduler", "2", "1", "arXiv 2204.13902", "", "deis", "DEIS"),
-    Entry("UniPCMultistepScheduler", "3", "1", "arXiv 2302.04867"),  # AUTOMATIC1111's UniPC is bh1 or bh2 by a setting
+    Entry("DPMSolverSDEScheduler", "1", "2", DPM),
+    Entry("DEISMultistepScheduler", "2", "1", "arXiv 2204.13902", "", "deis", ""),
+    Entry("UniPCMultistepScheduler", "3", "1", "arXiv 2302.04867", "", "", "UniPC"),
     Entry("UniPCMultistepScheduler", "3", "1", "arXiv 2302.04867", "", "uni_pc_bh2", "", {"solver_type": "bh2"}),
     Entry("UniPCMultistepScheduler", "3", "1", "arXiv 2302.04867", "", "uni_pc", "", {"solver_type": "bh1"}),
     Entry("SASolverScheduler", "2", "1", "arXiv 2309.05019", "", "sa_solver", ""),
-    Entry("LCMScheduler", "exact", "1", "arXiv 2310.04378", "sample_lcm", "lcm", "LCM"),
+    Entry("LCMScheduler", "exact", "1", "arXiv 2310.04378", "", "lcm", "LCM"),
     Entry("TCDScheduler", "exact", "1", "arXiv 2402.19159", "", "", "TCD"),
     Entry("CMStochasticIterativeScheduler", "exact", "1", "arXiv 2303.01469"),
     Entry("EDMEulerScheduler", "1", "1", DPM_2),
@@ -80,9 +104,17 @@ TABLE = (
     Entry("FlowMatchEulerDiscreteScheduler", "1", "1", "arXiv 2403.03206"),
     Entry("FlowMatchHeunDiscreteScheduler", "2", "2", "arXiv 2403.03206"),
     Entry("FlowMatchLCMScheduler", "exact", "1", "arXiv 2310.04378"),
+    Entry("k_diffusion.sample_euler", "1", "1", DPM_2, "sample_euler", "euler", "Euler"),
+    Entry("k_diffusion.sample_euler", "1", "1", "arXiv 2010.02502", "", "ddim", ""),
+    Entry("k_diffusion.sample_euler_ancestral", "1", "1", K, "sample_euler_ancestral", "euler_ancestral", "Euler a"),
+    Entry("k_diffusion.sample_heun", "2", "2", DPM_2, "sample_heun", "heun", "Heun"),
+    Entry("k_diffusion.sample_dpm_2", "2", "2", DPM_2, "sample_dpm_2", "dpm_2", "DPM2", {}, SHORT),
+    Entry("k_diffusion.sample_dpm_2_ancestral", "2", "2", K, "sample_dpm_2_ancestral", "dpm_2_ancestral", "DPM2 a", {}, SHORT),
+    Entry("k_diffusion.sample_lms", "4", "1", K, "sample_lms", "lms", "LMS"),
+    Entry("k_diffusion.sample_dpmpp_2m", "2", "1", DPM, "sample_dpmpp_2m", "dpmpp_2m", "DPM++ 2M", {}, KARRAS),
 )  # fmt: skip
 
-# The endings of names, and what they mean for the options.
+# The endings of names, and what they mean for the options of diffusers' schedulers.
 RAMPS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
 ENDINGS: dict[str, dict[str, Any]] = {
     "karras": {**RAMPS, "use_karras_sigmas": True},
@@ -91,6 +123,37 @@ ENDINGS: dict[str, dict[str, Any]] = {
     "sgm_uniform": {**RAMPS, "timestep_spacing": "trailing"},
     "normal": {**RAMPS, "timestep_spacing": "linspace"},
 }
+# The schedules of each program, under the names that they have there.
+AYS = ("align_your_steps", "align_your_steps_sdxl")
+SCHEDULES_OF: dict[str, dict[str, str]] = {
+    "refdiff": {name: name for name in SCHEDULES},
+    "k-diffusion": {name: name for name in ("uniform", "karras", "exponential", "polyexponential", "vp")},
+    "comfyui": {
+        name: name
+        for name in (
+            "normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta", "linear_quadratic", "kl_optimal",
+            "polyexponential", "vp", "laplace", *AYS,
+        )
+    },
+    "automatic1111": {
+        **{name: name for name in ("uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "simple", "normal")},
+        **{name: name + "_a1111" for name in ("beta", "kl_optimal", *AYS)}, "ddim": "ddim_uniform", "sgmuniform": "sgm_uniform",
+    },
+}  # fmt: skip
+
+# Samplers of other programs that are not here, and what is near.
+ABSENT = {
+    "heunpp2": "k_heun", "exp_heun_2_x0": "k_heun", "exp_heun_2_x0_sde": "k_heun", "restart": "k_heun",
+    "euler_cfg_pp": "k_euler", "gradient_estimation": "k_euler", "euler_ancestral_cfg_pp": "k_euler_ancestral",
+    "res_multistep_ancestral": "k_euler_ancestral", "res_multistep_ancestral_cfg_pp": "k_euler_ancestral",
+    "res_multistep": "k_dpmpp_2m", "res_multistep_cfg_pp": "k_dpmpp_2m", "dpmpp_2m_cfg_pp": "k_dpmpp_2m",
+    "cfgpp_ud10_ab": "k_dpmpp_2m", "ipndm": "ipndm", "ipndm_v": "ipndm", "ddim_cfgpp": "ddim", "ddim_cfg": "ddim",
+    "er_sde": "dpmpp_2m_sde", "seeds_2": "dpmpp_2m_sde", "seeds_3": "dpmpp_2m_sde", "sa_solver": "dpmpp_2m_sde",
+    "sa_solver_pece": "dpmpp_2m_sde", "dpmpp_2m_sde_gpu": "dpmpp_2m_sde", "dpmpp_2m_sde_heun_gpu": "dpmpp_2m_sde_heun",
+    "dpmpp_3m_sde": "dpmpp_2m_sde", "dpmpp_3m_sde_gpu": "dpmpp_2m_sde", "dpmpp_sde": "dpmpp_2m_sde",
+    "dpmpp_sde_gpu": "dpmpp_2m_sde", "dpmpp_2s_a": "k_dpm_2_ancestral", "dpmpp_2s_ancestral": "k_dpm_2_ancestral",
+    "dpmpp_2s_ancestral_cfg_pp": "k_dpm_2_ancestral", "dpm_fast": "k_dpm_2", "dpm_adaptive": "k_dpm_2",
+}  # fmt: skip
 
 
 def offered() -> list[Entry]:
@@ -101,21 +164,69 @@ def offered() -> list[Entry]:
 def named(name: str) -> tuple[str, dict[str, Any]]:
     """The family and the options that a sampler's name means; case, blanks, "-" and "+" do not matter.
 
+    A name may end in that of a schedule: "DPM++ 2M Karras", "dpmpp_2m+karras", "k_euler_sgm_uniform"; and begin with that of a
+    program: "comfyui:euler". Without a program, it is that of the first which knows the name with its ending: AUTOMATIC1111
+    first for names with "++" or capital letters and without "_", then the families here, ComfyUI, k-diffusion, diffusers.
     Raises: BadRequest for a name that is unknown, or an ending that its sampler cannot follow
     """
-    known = _known()
-    plain = _plain(name)
-    if plain in known:
-        return known[plain]
-    for ending, options in ENDINGS.items():
-        head = plain.removesuffix("_" + ending)
-        if head != plain and head in known:
-            family, own = known[head]
-            defaults = FAMILIES[family].defaults
-            if any(value and key not in defaults for key, value in options.items()):
-                raise BadRequest(f'sampler "{name}": {FAMILIES[family].class_name} has no {ending} sigmas; take {head} alone')
-            return family, {**own, **{key: value for key, value in options.items() if key in defaults}}
-    raise BadRequest(f'unknown sampler "{name}": choose one of {", ".join(FAMILIES)}, or another name of `refdiff samplers`')
+    *before, text = name.split(":", 1)
+    programs = [p for p in ("refdiff", *NAMESPACES) if before and _plain(p) == _plain(before[0])]
+    if before and not programs:
+        raise BadRequest(f'sampler "{name}": unknown program "{before[0]}": choose one of refdiff, {", ".join(NAMESPACES)}')
+    plain, refusal = _plain(text), ""
+    for program in programs or _order(text):
+        known = _known(program)
+        if plain in known:
+            return known[plain][0], dict(known[plain][1])
+        for head, ending in _divided(plain):
+            options = _ended(program, *known[head], ending) if head in known else None
+            if options is not None:
+                return known[head][0], options
+            if head in known and ending in EVERY_ENDING:
+                refusal = refusal or f"{FAMILIES[known[head][0]].class_name} has no {ending} sigmas; take {head} alone"
+    raise BadRequest(f'sampler "{name}": {refusal}' if refusal else _unknown(name, plain))
+
+
+NAMESPACES = ("comfyui", "k-diffusion", "automatic1111", "diffusers")
+
+
+EVERY_ENDING = {*ENDINGS, *(ending for endings in SCHEDULES_OF.values() for ending in endings)}
+
+
+def _order(text: str) -> tuple[str, ...]:
+    """Where a name is looked for, by its spelling."""
+    if ("++" in text or text != text.lower()) and "_" not in text:
+        return ("automatic1111", "refdiff", "comfyui", "k-diffusion", "diffusers")
+    return ("refdiff", *NAMESPACES)
+
+
+def _divided(plain: str) -> list[tuple[str, str]]:
+    """Every way to take a name for a sampler's and a schedule's."""
+    parts = plain.split("_")
+    return [("_".join(parts[:k]), "_".join(parts[k:])) for k in range(1, len(parts))]
+
+
+def _ended(program: str, family: str, own: Mapping[str, Any], ending: str) -> dict[str, Any] | None:
+    """The options with those of an ending: None where it is no schedule of the program, or the family cannot follow it."""
+    if family in K_FAMILIES:
+        if ending == "automatic" and program == "automatic1111":
+            return dict(own)
+        schedule = SCHEDULES_OF[program].get(ending)
+        return None if schedule is None else {**own, "schedule": schedule}
+    defaults = FAMILIES[family].defaults
+    options = ENDINGS.get(ending)
+    if options is None or any(value and key not in defaults for key, value in options.items()):
+        return None
+    return {**own, **{key: value for key, value in options.items() if key in defaults}}
+
+
+def _unknown(name: str, plain: str) -> str:
+    """What to say of a name that means nothing here."""
+    heads = [plain, *(head for head, _ in _divided(plain)[::-1])]
+    near = next((ABSENT[head] for head in heads if head in ABSENT), None)
+    if near is not None:
+        return f'sampler "{name}" of another program is not here; near it is {near}'
+    return f'unknown sampler "{name}": choose one of {", ".join(FAMILIES)}, or another name of `refdiff samplers`'
 
 
 def _plain(name: str) -> str:
@@ -123,13 +234,16 @@ def _plain(name: str) -> str:
     return "_".join(part for part in plain.split("_") if part)
 
 
-def _known() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Every spelling in its plain form; the names here come first, then the table's from above."""
-    known: dict[str, tuple[str, dict[str, Any]]] = {_plain(name): (name, {}) for name in FAMILIES}
+@cache
+def _known(program: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Every name of a program in its plain form; of two entries the first counts."""
+    if program == "refdiff":
+        return {_plain(name): (name, {}) for name in FAMILIES}
+    known: dict[str, tuple[str, dict[str, Any]]] = {}
     for entry in offered():
-        meant = (entry.family, dict(entry.options))
-        for name in (entry.comfyui, entry.automatic1111, entry.k_diffusion, entry.k_diffusion.removeprefix("sample_")):
-            if name:
-                known.setdefault(_plain(name), meant)
-        known.setdefault(_plain(entry.class_name), (entry.family, {}))
+        name = entry.name_in(program)
+        if name:
+            known.setdefault(_plain(name), (entry.family, entry.options_in(program)))
+    if program == "k-diffusion":
+        known.update({name.removeprefix("sample_"): meant for name, meant in list(known.items())})
     return known
