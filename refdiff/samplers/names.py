@@ -22,7 +22,8 @@ class Entry:
     """A sampler: upstream's class with some options, its names elsewhere ("" where it has none), and its character.
 
     `order` is that of convergence as measured in docs/samplers/order.md, where noise is drawn that of the variance; with a
-    consistency function a run is exact. `calls` are those of the network for each step. `programs` are the options that a program adds.
+    consistency function a run is exact. `calls` are those of the network for each step. `programs` are the options that a
+    program adds.
     """
 
     class_name: str
