@@ -93,17 +93,28 @@ def descent(place: float) -> list[tuple[int, float, float]]:
 class BrownianStream:
     """A stream whose k-th draw is the noise of the k-th of the steps given; every picture has a path of its own.
 
-    With it a solver that draws one noise a step follows the same path in 10 steps as in 20.
+    With it a solver that draws one noise a step follows the same path in 10 steps as in 20; for one that draws otherwise,
+    `over` takes the way of each draw.
     """
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], sigmas: Iterable[float]):
         stops = [float(sigma) for sigma in sigmas]
-        if len(stops) < 2:
+        self._begin(seeds, shape, list(zip(stops[:-1], stops[1:], strict=True)))
+
+    @classmethod
+    def over(cls, seeds: Sequence[int], shape: tuple[int, ...], ways: Iterable[tuple[float, float]]) -> BrownianStream:
+        """A stream whose k-th draw is the noise of the k-th way, (from, to); ways may overlap."""
+        made = cls.__new__(cls)
+        made._begin(seeds, shape, [(float(a), float(b)) for a, b in ways])
+        return made
+
+    def _begin(self, seeds: Sequence[int], shape: tuple[int, ...], ways: list[tuple[float, float]]) -> None:
+        if not ways:
             raise BadRequest("a Brownian stream needs the sigmas of at least one step: its beginning and its end")
-        ends = {"low": min(stops), "high": max(stops)}
+        ends = {"low": min(map(min, ways)), "high": max(map(max, ways))}
         self._paths = [BrownianPath(seed, shape, **ends) for seed in seeds]
         self._shape = (len(seeds), *shape)
-        self._steps = iter(list(zip(stops[:-1], stops[1:], strict=True)))
+        self._steps = iter(ways)
 
     def normal(self, shape: tuple[int, ...]) -> np.ndarray:
         """The next step's noise, float32.

@@ -126,8 +126,20 @@ def test_half_the_steps_have_the_same_noise():
     np.testing.assert_array_equal(fine.normal((1, 4)), coarse.normal((1, 4)))
 
 
+def test_ways_may_overlap():
+    source, whole = BrownianStream.over([1], (4,), [(9.0, 5.0), (9.0, 1.0)]), path_between(1.0, 9.0)
+    for a, b in ((9.0, 5.0), (9.0, 1.0)):
+        np.testing.assert_array_equal(source.normal((1, 4))[0], whole.normal_between(a, b))
+
+
+def path_between(low, high):
+    return BrownianPath(1, (4,), low=low, high=high)
+
+
 def test_a_stream_refuses_other_shapes_and_no_steps():
     with pytest.raises(BadRequest, match="shape"):
         BrownianStream([1], (4,), [2.0, 1.0]).normal((1, 5))
     with pytest.raises(BadRequest, match="at least one step"):
         BrownianStream([1], (4,), [2.0])
+    with pytest.raises(BadRequest, match="at least one step"):
+        BrownianStream.over([1], (4,), [])
