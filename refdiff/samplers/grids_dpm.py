@@ -12,6 +12,7 @@ import numpy as np
 from refdiff.diffusion import ramps, schedule, spacing
 from refdiff.errors import BadRequest
 from refdiff.samplers.grids import RAMPS, Grid, ramped
+from refdiff.samplers.shift import dynamically_shifted, flow_shift_of, shifted
 
 FEW = 15  # below so many steps lower_order_final acts
 ALMOST = 1e-6  # what UniPC takes off a share of noise of 1, so that some signal is left
@@ -103,15 +104,15 @@ def unipc_flow_levels(config: Mapping[str, Any], table: np.ndarray, steps: int) 
     """Shares of noise: Karras's sigmas s as s / (1 + s), or from 1 down, shifted, and stretched to end at shift_terminal.
 
     Shapes: [T] -> [n], [n]
-    Raises: BadRequest for one step with shift_terminal
+    Raises: BadRequest for one step with shift_terminal, and as `dynamically_shifted`
     """
-    count, shift = config["num_train_timesteps"], config["flow_shift"]
+    count = config["num_train_timesteps"]
     if config["use_karras_sigmas"]:
         _, sigmas = ramped(config, np.empty(steps), table[::-1], table)
         share = sigmas / (1 + sigmas)
     else:
         share = np.linspace(1, 1 / count, steps + 1)[:-1]
-        share = shift * share / (1 + (shift - 1) * share)
+        share = dynamically_shifted(config, share) if config["use_dynamic_shifting"] else shifted(share, config["flow_shift"])
         if config["shift_terminal"]:
             if steps == 1:
                 raise BadRequest("shift_terminal says where the last step begins, and one step begins at 1: take 2 steps")
@@ -212,9 +213,8 @@ def flow_levels(config: Mapping[str, Any], steps: int) -> tuple[np.ndarray, np.n
     Shapes: -> [n], [n]
     Source: Esser et al. 2024 (arXiv 2403.03206), equation 23
     """
-    count, shift = config["num_train_timesteps"], config["flow_shift"]
-    share = (1.0 - np.linspace(1, 1 / count, steps + 1))[::-1][:-1]
-    share = shift * share / (1 + (shift - 1) * share)
+    count = config["num_train_timesteps"]
+    share = shifted((1.0 - np.linspace(1, 1 / count, steps + 1))[::-1][:-1], flow_shift_of(config))
     return share * count, share
 
 

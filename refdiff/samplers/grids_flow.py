@@ -13,6 +13,7 @@ from refdiff.diffusion import schedule
 from refdiff.errors import BadRequest
 from refdiff.samplers.grids import RAMPS, Grid
 from refdiff.samplers.grids_dpm import multistep_orders
+from refdiff.samplers.shift import dynamically_shifted, shifted, stretched
 
 
 def flow_table(options: Mapping[str, Any], precision: str) -> np.ndarray:
@@ -26,11 +27,6 @@ def flow_table(options: Mapping[str, Any], precision: str) -> np.ndarray:
     return sigmas if options.get("use_dynamic_shifting") else shifted(sigmas, options["shift"])
 
 
-def shifted(sigmas: np.ndarray, shift: float) -> np.ndarray:
-    """Math: k s / (1 + (k - 1) s).  Shapes: [n] -> [n]  Source: Esser et al. 2024 (arXiv 2403.03206), equation 23"""
-    return shift * sigmas / (1 + (shift - 1) * sigmas)
-
-
 def flow_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
     """FlowMatchEuler's: even from the table's last sigma to its first, and shifted, which is a second time unless dynamic.
 
@@ -40,7 +36,7 @@ def flow_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
     sigmas = np.linspace(float(table[-1]), float(table[0]), steps)
     sigmas = dynamically_shifted(config, sigmas) if config["use_dynamic_shifting"] else shifted(sigmas, config["shift"])
     if config["shift_terminal"] and sigmas[-1] < 1.0:
-        sigmas = 1 - (1 - sigmas) * ((1 - config["shift_terminal"]) / (1 - sigmas[-1]))
+        sigmas = stretched(sigmas, config["shift_terminal"])
     chosen = [name for name in RAMPS if config[name]]
     if len(chosen) > 1:
         raise BadRequest(f"{' and '.join(chosen)} exclude each other: leave one")
@@ -50,18 +46,6 @@ def flow_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
     if config["invert_sigmas"]:
         sigmas, last = np.float32(1.0) - sigmas, np.float32(1.0)
     return Grid(sigmas * np.float32(config["num_train_timesteps"]), np.append(sigmas, last), 1.0, {})
-
-
-def dynamically_shifted(config: Mapping[str, Any], sigmas: np.ndarray) -> np.ndarray:
-    """The shift that is right for the picture's size, which the caller says: mu, or its exponential.
-
-    Shapes: [n] -> [n]
-    Raises: BadRequest where the caller does not
-    """
-    if config["mu"] is None:
-        raise BadRequest(f'{config["_class_name"]} shifts dynamically: give settings {{"mu": ...}}, from the size of the picture')
-    shift = math.exp(config["mu"]) if config["time_shift_type"] == "exponential" else config["mu"]
-    return shift / (shift + (1 / sigmas - 1))
 
 
 def flow_heun_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:

@@ -104,16 +104,19 @@ def sines(steps: int, precision: str) -> np.ndarray:
 def consistent_times(config: Mapping[str, Any], steps: int) -> np.ndarray:
     """Times of n steps among those that a consistency model was distilled at, evenly in their list.
 
+    With a strength below 1 the list begins that share of the way up: for pictures that are drawn over.
     Shapes: -> [n]
     Raises: BadRequest for more steps than that, and for more of these than training times
     """
     count, original = config["num_train_timesteps"], config["original_inference_steps"]
     if original > count:
         raise BadRequest(f"original_inference_steps {original} is above num_train_timesteps {count}: choose a smaller one")
-    if steps > original:
-        raise BadRequest(f"{steps} steps cannot be made of original_inference_steps {original}: take fewer steps")
-    distilled = (np.arange(original, 0, -1) * (count // original)) - 1
-    return distilled[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(np.int64)]
+    left, strength = int(original * config["strength"]), config["strength"]
+    if steps > left:
+        share = "" if strength == 1.0 else f" and strength {strength:g}"
+        raise BadRequest(f"{steps} steps cannot be made of original_inference_steps {original}{share}: take fewer steps")
+    distilled = (np.arange(left, 0, -1) * (count // original)) - 1
+    return distilled[np.floor(np.linspace(0, left, steps, endpoint=False)).astype(np.int64)]
 
 
 def lcm_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:

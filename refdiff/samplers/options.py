@@ -125,15 +125,25 @@ NUMBERS = {
 }  # fmt: skip
 
 
+# What a setting's number must be, where that is not from 0 on.
+BETWEEN = {"eta": (0.0, 1.0), "mu": (-100.0, 100.0), "strength": (1e-3, 1.0)}
+FLAGS = ("use_clipped_model_output",)
+
+
 def check_settings(family: Family, settings: Mapping[str, Any]) -> None:
-    """Raises: BadRequest for a setting that the family does not have, or that is no number from 0 on, or an eta above 1"""
+    """Raises: BadRequest for a setting that the family does not have, or that is not between its bounds"""
     for key, value in settings.items():
         if key not in family.settings:
             able = " or ".join(name for name, f in FAMILIES.items() if key in f.settings)
             raise BadRequest(
                 f"{family.class_name} has no {key}: leave {key} {value} out" + (f", or use --sampler {able}" if able else "")
             )
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0 or (key == "eta" and value > 1):
-            raise BadRequest(f"{key} {value} is outside 0..{1 if key == 'eta' else 'infinity'}")
+        if key in FLAGS:
+            if type(value) is not bool:
+                raise BadRequest(f"{key} {value!r} is not True or False")
+            continue
+        low, high = BETWEEN.get(key, (0.0, math.inf))
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise BadRequest(f"{key} {value} is outside {low:g}..{'infinity' if high == math.inf else f'{high:g}'}")
         if key == "order" and (not isinstance(value, int) or value < 1):
             raise BadRequest(f"order {value} is not a whole number from 1 on")

@@ -18,7 +18,7 @@ FLOW: list[Any] = [{"use_flow_sigmas": True}, {"use_flow_sigmas": True, "flow_sh
 
 def on_a_ramp(config: Mapping[str, Any]) -> bool:
     """Whether the sigmas are not those of spaced times."""
-    return any(value for key, value in config.items() if key.startswith("use_"))
+    return any(value for key, value in config.items() if key.startswith("use_") and key != "use_dynamic_shifting")
 
 
 def two_velocities(config: Mapping[str, Any]) -> bool:
@@ -226,5 +226,25 @@ CASES = [
             "final_sigmas_type": ["zero", "sigma_min"],
         },
         allowed=unipc_allowed, bound=unipc_bound,
+    ),
+    Case(
+        "DPMSolverMultistepScheduler", {"use_flow_sigmas": True, "use_dynamic_shifting": True, "prediction_type": "flow_prediction"},
+        {"flow_shift": [1.0, 3.0], "solver_order": [2, 3], "solver_type": ["midpoint", "heun"], "final_sigmas_type": ["zero", "sigma_min"]},
+        settings=({"mu": 0.8}, {"mu": -0.4}), allowed=multistep_allowed, bound=multistep_bound, steps=(1, 3, 10),
+    ),
+    Case(
+        "DPMSolverSinglestepScheduler", {"use_flow_sigmas": True, "use_dynamic_shifting": True, "prediction_type": "flow_prediction"},
+        {"flow_shift": [1.0, 3.0], "solver_order": [2, 3], "algorithm_type": ["dpmsolver++", "sde-dpmsolver++"], "final_sigmas_type": ["zero", "sigma_min"]},
+        settings=({"mu": 0.8}, {"mu": -0.4}), allowed=singlestep_allowed, bound=multistep_bound, steps=(1, 3, 10),
+    ),
+    Case(
+        "DEISMultistepScheduler", {"use_flow_sigmas": True, "use_dynamic_shifting": True, "prediction_type": "flow_prediction"},
+        {"flow_shift": [1.0, 3.0], "solver_order": [2, 3]},
+        settings=({"mu": 0.8}, {"mu": -0.4}), allowed=fits, bound=deis_bound, steps=(1, 3, 10),
+    ),
+    Case(
+        "UniPCMultistepScheduler", {"use_flow_sigmas": True, "use_dynamic_shifting": True, "prediction_type": "flow_prediction"},
+        {"flow_shift": [1.0, 3.0], "solver_order": [2, 3], "shift_terminal": [None, 0.1], "time_shift_type": ["exponential", "linear"]},
+        settings=({"mu": 0.8}, {"mu": 1.4}), allowed=unipc_allowed, bound=unipc_bound, steps=(1, 3, 10),
     ),
 ]  # fmt: skip

@@ -55,7 +55,7 @@ def inverse_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str
 
 def consistent(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
     """No more steps than the model was distilled in."""
-    return not_blind(config, steps, settings) and steps <= config["original_inference_steps"]
+    return not_blind(config, steps, settings) and steps <= int(config["original_inference_steps"] * settings.get("strength", 1.0))
 
 
 def has_two_ends(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
@@ -106,6 +106,9 @@ def more_than_one(config: Mapping[str, Any], steps: int, settings: Mapping[str, 
     return steps > 1
 
 
+CHURN: tuple[Mapping[str, Any], ...] = (
+    {}, {"s_churn": 5.0}, {"s_churn": 40.0, "s_tmin": 0.1, "s_tmax": 9.0, "s_noise": 1.1},
+)  # fmt: skip
 EDM = {
     "prediction_type": ["epsilon", "v_prediction"], "sigma_schedule": ["karras", "exponential"],
     "final_sigmas_type": ["zero", "sigma_min"], "sigma_data": [0.5, 1.0], "ends": [{}, {"sigma_min": 0.3, "sigma_max": 50.0}],
@@ -153,7 +156,7 @@ CASES = [
             "original_inference_steps": [50, 10, 1000], "timestep_scaling": [10.0, 0.01],
             "rescale_betas_zero_snr": [False, True],
         },
-        allowed=consistent, bound=root_bound,
+        settings=({}, {"strength": 0.62}), allowed=consistent, bound=root_bound,
     ),
     Case(
         "TCDScheduler", {},
@@ -161,13 +164,13 @@ CASES = [
             "betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS, "limits": LIMITS, "spacing": SPACING[1:3],
             "original_inference_steps": [50, 10, 1000], "rescale_betas_zero_snr": [False, True],
         },
-        settings=({}, {"eta": 0.0}, {"eta": 0.7}, {"eta": 1.0}), allowed=consistent, bound=root_bound,
+        settings=({}, {"eta": 0.0}, {"eta": 0.7}, {"eta": 1.0, "strength": 0.62}), allowed=consistent, bound=root_bound,
     ),
     Case(
         "FlowMatchEulerDiscreteScheduler", {}, {**FLOW, "stochastic_sampling": [False, True]},
         settings=({"mu": 0.8}, {"mu": 1.3}), allowed=has_two_ends,
     ),
-    Case("EDMEulerScheduler", {}, EDM, bound=edm_bound),
+    Case("EDMEulerScheduler", {}, EDM, settings=CHURN, bound=edm_bound),
     Case(
         "EDMDPMSolverMultistepScheduler", {},
         {

@@ -40,5 +40,5 @@ DDIM = Family(
     },
     only={**MODEL_ONLY, **LIMITS_ONLY, "set_alpha_to_one": FLAG, "rescale_betas_zero_snr": FLAG},
     grid=strided_grid, solve=ddim, table=diffusion_table, network=diffusion_network, constants=constants,
-    settings={"eta": 0.0}, stochastic=True, draws=draws, outside=preserving,
+    settings={"eta": 0.0, "use_clipped_model_output": False}, stochastic=True, draws=draws, outside=preserving,
 )  # fmt: skip

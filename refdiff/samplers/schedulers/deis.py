@@ -5,7 +5,7 @@ from __future__ import annotations
 from refdiff.samplers.dpm_multistep import dpm_multistep, noise_flow, slope_by_interpolation, whole_curvature
 from refdiff.samplers.family import MODEL, MODEL_ONLY, RAMPS, Family, diffusion_table, never, preserving
 from refdiff.samplers.grids_dpm import deis_grid
-from refdiff.samplers.schedulers.dpm_multistep import DPM_ONLY, FLOW, SLOPES, SPACED, THRESHOLD, altered, network
+from refdiff.samplers.schedulers.dpm_multistep import DPM_ONLY, FLOW, MU, SLOPES, SPACED, THRESHOLD, altered, network
 
 DEIS = Family(
     class_name="DEISMultistepScheduler",
@@ -18,6 +18,6 @@ DEIS = Family(
         "timestep_spacing": MODEL_ONLY["timestep_spacing"], "algorithm_type": ("deis", "dpmsolver", "dpmsolver++"),
     },
     grid=deis_grid, solve=dpm_multistep, table=diffusion_table, network=network,
-    constants=lambda options: {"scheme": noise_flow(slope_by_interpolation, whole_curvature)}, settings={}, stochastic=True,
-    draws=never, outside=preserving, altered=altered,
+    constants=lambda options: {"scheme": noise_flow(slope_by_interpolation, whole_curvature)}, settings=MU, stochastic=True,
+    draws=never, outside=preserving, altered=altered, planning=tuple(MU),
 )  # fmt: skip

@@ -39,7 +39,8 @@ RANDOM_SCHEMES = ("sde-dpmsolver++", "sde-dpmsolver")
 
 THRESHOLD = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 FLOW = {"use_flow_sigmas": False, "flow_shift": 1.0, "use_dynamic_shifting": False, "time_shift_type": "exponential"}
-FLOW_ONLY: dict[str, tuple] = {"use_flow_sigmas": FLAG, "use_dynamic_shifting": (False,), "time_shift_type": ("exponential",)}
+FLOW_ONLY: dict[str, tuple] = {"use_flow_sigmas": FLAG, "use_dynamic_shifting": FLAG, "time_shift_type": ("exponential", "linear")}
+MU = {"mu": None}  # for a dynamic shift
 SPACED = {"timestep_spacing": "linspace", "steps_offset": 0}
 DPM = {
     **MODEL, **THRESHOLD, **RAMPS, **FLOW, "solver_order": 2, "algorithm_type": "dpmsolver++", "solver_type": "midpoint",
@@ -85,7 +86,7 @@ def altered(options: Options) -> dict[str, Any]:
 
     Raises: BadRequest for options that exclude each other
     """
-    ramps = [key for key, value in options.items() if key.startswith("use_") and value]
+    ramps = [key for key, value in options.items() if key.startswith("use_") and value and key != "use_dynamic_shifting"]
     refuse(len(ramps) > 1, f"{' and '.join(ramps)} exclude each other: leave one")
     refuse(
         options["prediction_type"] == "flow_prediction" and not options["use_flow_sigmas"],
@@ -130,6 +131,6 @@ DPM_MULTISTEP = Family(
         "use_lu_lambdas": FLAG, "final_sigmas_type": FINAL, "rescale_betas_zero_snr": FLAG,
     },
     grid=dpm_multistep_grid, solve=dpm_multistep, table=almost_zero_table, network=network,
-    constants=lambda options: {"scheme": scheme_of(options)}, settings={}, stochastic=True, draws=draws, outside=preserving,
-    altered=of_algorithm,
+    constants=lambda options: {"scheme": scheme_of(options)}, settings=MU, stochastic=True, draws=draws, outside=preserving,
+    altered=of_algorithm, planning=tuple(MU),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from refdiff.samplers.dpm_multistep import misplaced_curvature, whole_curvature
 from refdiff.samplers.dpm_singlestep import chord, dpm_singlestep, parabola
 from refdiff.samplers.family import Family, Options, diffusion_table, preserving
 from refdiff.samplers.grids_dpm import dpm_singlestep_grid
-from refdiff.samplers.schedulers.dpm_multistep import DPM, DPM_ONLY, FINAL, SCHEMES, SLOPES, draws, network, of_algorithm
+from refdiff.samplers.schedulers.dpm_multistep import DPM, DPM_ONLY, FINAL, MU, SCHEMES, SLOPES, draws, network, of_algorithm
 
 
 def constants(options: Options) -> dict[str, Any]:
@@ -25,6 +25,7 @@ DPM_SINGLESTEP = Family(
     only={
         **DPM_ONLY, "algorithm_type": ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "deis"), "final_sigmas_type": FINAL,
     },
-    grid=dpm_singlestep_grid, solve=dpm_singlestep, table=diffusion_table, network=network, constants=constants, settings={},
+    grid=dpm_singlestep_grid, solve=dpm_singlestep, table=diffusion_table, network=network, constants=constants, settings=MU,
     stochastic=True, draws=draws, outside=preserving, altered=of_algorithm,
+    planning=tuple(MU),
 )  # fmt: skip

@@ -9,10 +9,11 @@ from refdiff.diffusion.limit import clipped, limiter
 from refdiff.diffusion.prediction import denoised_from_edm, edm_scale
 from refdiff.samplers.dpm_multistep import dpm_multistep
 from refdiff.samplers.euler import euler
-from refdiff.samplers.family import FLAG, Family, Network, Options, always, never, nothing, unchanged
+from refdiff.samplers.family import FLAG, Family, Network, Options, always, nothing, unchanged
 from refdiff.samplers.grids_flow import consistency_grid, edm_dpm_grid, edm_grid, edm_table
 from refdiff.samplers.lcm import consistency
 from refdiff.samplers.schedulers.dpm_multistep import DPM_ONLY, FINAL, THRESHOLD, draws, scheme_of
+from refdiff.samplers.schedulers.euler import draws as churned
 from refdiff.xp import Array
 
 SIGNS = {"epsilon": 1.0, "v_prediction": -1.0}
@@ -40,9 +41,16 @@ def consistency_network(options: Options) -> Network:
     return Network(lambda sigma: edm_scale(sigma, data), denoised)
 
 
-def without_churn(options: Options) -> dict[str, Any]:
-    """Upstream's churn comes after the network's call, and so is another method: there is none here."""
-    return {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0, "noise": None}
+def same_answer(options: Options) -> dict[str, Any]:
+    """What the network's answer, which is without its scales, says of a latent that is noisier than the one it saw."""
+    square = options["sigma_data"] ** 2
+
+    def again(x: Array, denoised: Array, noisier: Array, sigma: float, raised: float) -> Array:
+        share, after = square / (sigma**2 + square), square / (raised**2 + square)
+        louder = raised / sigma * math.sqrt((sigma**2 + square) / (raised**2 + square))
+        return after * noisier + louder * (denoised - share * x)
+
+    return {"again": again}
 
 
 def scheme(options: Options) -> dict[str, Any]:
@@ -56,7 +64,8 @@ EDM_ONLY = {"sigma_schedule": ("karras", "exponential"), "prediction_type": tupl
 
 EDM_EULER = Family(
     class_name="EDMEulerScheduler", defaults=EDM, only=EDM_ONLY, grid=edm_grid, solve=euler, table=edm_table, network=network,
-    constants=without_churn, settings={}, stochastic=False, draws=never, outside=unchanged,
+    constants=same_answer, settings={"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0}, stochastic=True,
+    draws=churned, outside=unchanged,
 )  # fmt: skip
 
 EDM_DPM = Family(

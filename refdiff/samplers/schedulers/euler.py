@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refdiff.samplers.euler import euler
+from refdiff.samplers.euler import euler, same_noise, same_picture, same_velocity
 from refdiff.samplers.family import (
     FLAG,
     MODEL,
@@ -19,7 +19,6 @@ from refdiff.samplers.family import (
     Options,
     diffusion_network,
     diffusion_table,
-    nothing,
     unchanged,
 )
 from refdiff.samplers.grids import euler_grid
@@ -40,6 +39,14 @@ def draws(options: Options, settings: Mapping[str, Any]) -> bool:
     return settings["s_churn"] > 0.0
 
 
+AGAIN = {"epsilon": same_noise, "v_prediction": same_velocity, "sample": same_picture}
+
+
+def constants(options: Options) -> dict[str, Any]:
+    """What the network's answer says of a latent that is noisier than the one it was asked about."""
+    return {"again": AGAIN[options["prediction_type"]]}
+
+
 EULER = Family(
     class_name="EulerDiscreteScheduler",
     defaults={
@@ -52,7 +59,7 @@ EULER = Family(
         "timestep_type": ("discrete", "continuous"), "rescale_betas_zero_snr": FLAG,
         "final_sigmas_type": ("zero", "sigma_min"),
     },
-    grid=euler_grid, solve=euler, table=almost_zero_table, network=diffusion_network, constants=nothing,
+    grid=euler_grid, solve=euler, table=almost_zero_table, network=diffusion_network, constants=constants,
     settings={"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0}, stochastic=True, draws=draws,
     outside=unchanged,
 )  # fmt: skip

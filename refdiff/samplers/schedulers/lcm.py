@@ -31,6 +31,8 @@ DEFAULTS = {
 }  # fmt: skip
 ONLY = {**MODEL_ONLY, **LIMITS_ONLY, "set_alpha_to_one": FLAG, "rescale_betas_zero_snr": FLAG}
 
+STRENGTH = {"strength": 1.0}  # of a picture that is drawn over
+
 
 def draws(options: Options, settings: Mapping[str, Any]) -> bool:
     """Only with eta, TCD's gamma."""
@@ -39,11 +41,13 @@ def draws(options: Options, settings: Mapping[str, Any]) -> bool:
 
 LCM = Family(
     class_name="LCMScheduler", defaults=DEFAULTS, only=ONLY, grid=lcm_grid, solve=lcm, table=diffusion_table,
-    network=limited_network, constants=nothing, settings={}, stochastic=True, draws=always, outside=preserving,
+    network=limited_network, constants=nothing, settings=STRENGTH, stochastic=True, draws=always, outside=preserving,
+    planning=tuple(STRENGTH),
 )  # fmt: skip
 
 # Upstream takes clip_sample and thresholding for TCD, and does neither.
 TCD = Family(
     class_name="TCDScheduler", defaults=DEFAULTS, only=ONLY, grid=tcd_grid, solve=tcd, table=diffusion_table,
-    network=pair_network, constants=nothing, settings={"eta": 0.3}, stochastic=True, draws=draws, outside=preserving,
+    network=pair_network, constants=nothing, settings={"eta": 0.3, **STRENGTH}, stochastic=True, draws=draws, outside=preserving,
+    planning=tuple(STRENGTH),
 )  # fmt: skip

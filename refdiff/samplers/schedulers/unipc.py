@@ -7,7 +7,7 @@ from typing import Any
 from refdiff.samplers.dpm_multistep import data_flow, half_curvature, noise_flow, slope_by_half
 from refdiff.samplers.family import FLAG, MODEL, MODEL_ONLY, RAMPS, Family, Network, Options, never, preserving
 from refdiff.samplers.grids_dpm import unipc_grid
-from refdiff.samplers.schedulers.dpm_multistep import DPM_ONLY, FINAL, FLOW, SPACED, THRESHOLD, altered, network, refuse
+from refdiff.samplers.schedulers.dpm_multistep import DPM_ONLY, FINAL, FLOW, MU, SPACED, THRESHOLD, altered, network, refuse
 from refdiff.samplers.schedulers.euler import almost_zero_table
 from refdiff.samplers.unipc import grown, itself, unipc
 
@@ -59,6 +59,6 @@ UNIPC = Family(
         "timestep_spacing": MODEL_ONLY["timestep_spacing"], "predict_x0": FLAG, "solver_p": (None,), "final_sigmas_type": FINAL,
         "rescale_betas_zero_snr": FLAG,
     },
-    grid=unipc_grid, solve=unipc, table=almost_zero_table, network=network_of, constants=constants, settings={},
-    stochastic=False, draws=never, outside=preserving, altered=of_unipc,
+    grid=unipc_grid, solve=unipc, table=almost_zero_table, network=network_of, constants=constants, settings=MU,
+    stochastic=False, draws=never, outside=preserving, altered=of_unipc, planning=tuple(MU),
 )  # fmt: skip
