@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,10 @@ Options = Mapping[str, Any]
 def exploding(x0: Array, noise: Array, sigma: float) -> Array:
     """x0 + sigma noise."""
     return x0 + sigma * noise
+
+
+# Kinds of lists: whole training times, any between them, a flow's; sigmas with the one after the last step, or shares of noise.
+WHOLE, ANY, FLOW, ENDED, SHARES = "whole", "any", "flow", "ended", "shares"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Family:
     - `outside(sigma)` is the factor from x0 + sigma noise to the latent that upstream's scheduler hands out.
     - `noised(x0, noise, sigma)` is the solver's latent of a picture, x0 + sigma noise but for flows.
     - `planning` names the settings that are for the grid alone.
+    - `listed` says which lists of "timesteps" and "sigmas" it takes instead of a number of steps, and of which kind.
     - `altered(options)` are fields that are others with these options; it refuses options that exclude each other.
     """
 
@@ -68,6 +73,7 @@ class Family:
     altered: Callable[[Options], Mapping[str, Any]] = lambda options: {}  # house: nothing is altered
     noised: Callable[[Array, Array, float], Array] = exploding
     planning: tuple[str, ...] = ()  # house: all settings are for the solver
+    listed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def variance_preserving(self) -> bool:

@@ -74,18 +74,42 @@ def euler_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Gri
     Traps: init-sigma, sigma-tail
     """
     table = schedule.sigmas_of(alphas)
+    times, sigmas = given_levels(config, table) if "given_sigmas" in config else euler_levels(config, table, steps)
+    if config["timestep_type"] == "continuous" and config["prediction_type"] == "v_prediction":
+        times = np.float32(0.25) * np.log(sigmas[:-1].astype(np.float32))
+    first = float(sigmas.max())
+    initial = math.sqrt(first**2 + 1.0) if config["timestep_spacing"] == "leading" else first
+    raised = churned(config, sigmas)[:steps]
+    return Grid(times[:steps].astype(np.float32), sigmas[: steps + 1], initial, {"raised": raised})
+
+
+def euler_levels(config: Mapping[str, Any], table: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Euler's spaced times and sigmas, along a ramp where one is asked for, with the sigma at the end.  Shapes: -> [n], [n+1]"""
     times = spaced(config, steps).astype(np.float32)
     if config["interpolation_type"] == "log_linear":
         sigmas = np.exp(schedule.linspace_torch(np.log(table[-1]), np.log(table[0]), steps + 1))
     else:
         sigmas = np.interp(times, np.arange(len(table)), table)
     times, sigmas = ramped(config, times, sigmas, table)
-    sigmas = np.append(sigmas, {"zero": 0.0, "sigma_min": table[0]}[config["final_sigmas_type"]]).astype(table.dtype)
-    if config["timestep_type"] == "continuous" and config["prediction_type"] == "v_prediction":
-        times = np.float32(0.25) * np.log(sigmas[:-1].astype(np.float32))
-    first = float(sigmas.max())
-    initial = math.sqrt(first**2 + 1.0) if config["timestep_spacing"] == "leading" else first
-    return Grid(times[:steps].astype(np.float32), sigmas[: steps + 1], initial, {})
+    return times, np.append(sigmas, {"zero": 0.0, "sigma_min": table[0]}[config["final_sigmas_type"]]).astype(table.dtype)
+
+
+def given_levels(config: Mapping[str, Any], table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sigmas that the caller lists, with the one at the end, and their times.  Shapes: -> [n], [n+1]"""
+    sigmas = np.array(config["given_sigmas"], dtype=table.dtype)
+    return ramps.time_of(sigmas[:-1], table), sigmas
+
+
+def churned(config: Mapping[str, Any], sigmas: np.ndarray) -> np.ndarray:
+    """The sigma to which churn takes each step back before it begins.
+
+    Math: (1 + g) s, g = min(s_churn / n, sqrt(2) - 1) for s_tmin <= s <= s_tmax, else 0
+    Shapes: [n+1] -> [n]
+    Source: Karras et al. 2022 (arXiv 2206.00364), algorithm 2
+    """
+    begins = sigmas[:-1].astype(np.float64)
+    gain = min(config["s_churn"] / len(begins), math.sqrt(2.0) - 1.0)
+    return begins * np.where((config["s_tmin"] <= begins) & (begins <= config["s_tmax"]), 1.0 + gain, 1.0)
 
 
 def ramped(config: Mapping[str, Any], times: np.ndarray, sigmas: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,12 +138,14 @@ RAMPS = {
 
 
 def spaced(config: Mapping[str, Any], steps: int) -> np.ndarray:
-    """The times of n steps as DDIM, PNDM and Euler space them; linspace is not rounded.
+    """The times of n steps as DDIM, PNDM and Euler space them, or as the caller lists them; linspace is not rounded.
 
     Shapes: -> [n]
     Raises: BadRequest where the offset takes the first time beyond the last training time: no network has learnt it
     Traps: steps-offset
     """
+    if "given_timesteps" in config:
+        return np.array(config["given_timesteps"])
     count = config["num_train_timesteps"]
     times = {
         "leading": lambda: spacing.leading(steps, count=count, offset=config["steps_offset"]),

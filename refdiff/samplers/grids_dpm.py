@@ -111,7 +111,7 @@ def unipc_flow_levels(config: Mapping[str, Any], table: np.ndarray, steps: int) 
         _, sigmas = ramped(config, np.empty(steps), table[::-1], table)
         share = sigmas / (1 + sigmas)
     else:
-        share = np.linspace(1, 1 / count, steps + 1)[:-1]
+        share = np.array(config["given_sigmas"]) if "given_sigmas" in config else np.linspace(1, 1 / count, steps + 1)[:-1]
         share = dynamically_shifted(config, share) if config["use_dynamic_shifting"] else shifted(share, config["flow_shift"])
         if config["shift_terminal"]:
             if steps == 1:
@@ -180,6 +180,8 @@ def spaced(config: Mapping[str, Any], table: np.ndarray, steps: int) -> np.ndarr
     Raises: BadRequest where n such times do not exist
     Traps: spacing, steps-offset
     """
+    if "given_timesteps" in config:
+        return np.array(config["given_timesteps"])
     count = len(table)
     last, offset = unclipped(config, table), config.get("steps_offset", 0)
     times = {

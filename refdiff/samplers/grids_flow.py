@@ -11,7 +11,7 @@ import numpy as np
 
 from refdiff.diffusion import schedule
 from refdiff.errors import BadRequest
-from refdiff.samplers.grids import RAMPS, Grid
+from refdiff.samplers.grids import RAMPS, Grid, churned
 from refdiff.samplers.grids_dpm import multistep_orders
 from refdiff.samplers.shift import dynamically_shifted, shifted, stretched
 
@@ -30,10 +30,17 @@ def flow_table(options: Mapping[str, Any], precision: str) -> np.ndarray:
 def flow_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
     """FlowMatchEuler's: even from the table's last sigma to its first, and shifted, which is a second time unless dynamic.
 
+    Times or sigmas that the caller lists are shifted too; times are called as they are listed, unless turned around.
+
     Then stretched so that the last is `shift_terminal`, put on a ramp, and turned around, as the options say.
     Raises: BadRequest for a dynamic shift without `mu`, and for two ramps
     """
-    sigmas = np.linspace(float(table[-1]), float(table[0]), steps)
+    sigmas, times = np.linspace(float(table[-1]), float(table[0]), steps), None
+    if "given_timesteps" in config:
+        times = np.array(config["given_timesteps"], dtype=np.float32)
+        sigmas = times / config["num_train_timesteps"]
+    if "given_sigmas" in config:
+        sigmas = np.array(config["given_sigmas"], dtype=np.float32)
     sigmas = dynamically_shifted(config, sigmas) if config["use_dynamic_shifting"] else shifted(sigmas, config["shift"])
     if config["shift_terminal"] and sigmas[-1] < 1.0:
         sigmas = stretched(sigmas, config["shift_terminal"])
@@ -44,8 +51,9 @@ def flow_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
         sigmas = RAMPS[chosen[0]](steps, {"low": float(sigmas[-1]), "high": float(sigmas[0])})
     sigmas, last = sigmas.astype(np.float32), np.float32(0.0)
     if config["invert_sigmas"]:
-        sigmas, last = np.float32(1.0) - sigmas, np.float32(1.0)
-    return Grid(sigmas * np.float32(config["num_train_timesteps"]), np.append(sigmas, last), 1.0, {})
+        sigmas, last, times = np.float32(1.0) - sigmas, np.float32(1.0), None
+    times = sigmas * np.float32(config["num_train_timesteps"]) if times is None else times
+    return Grid(times, np.append(sigmas, last), 1.0, {})
 
 
 def flow_heun_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
@@ -78,7 +86,8 @@ def edm_sigmas(config: Mapping[str, Any], ramp: np.ndarray) -> np.ndarray:
 
 def edm_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
     """EDMEuler's: the first scale is of noise and signal together; a time is a quarter of the logarithm of sigma."""
-    return edm_grid_of(config, edm_sigmas(config, np.linspace(0, 1, steps)))
+    grid = edm_grid_of(config, edm_sigmas(config, np.linspace(0, 1, steps)))
+    return replace(grid, policy={"raised": churned(config, grid.sigmas)})
 
 
 def edm_dpm_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
@@ -111,7 +120,8 @@ def consistency_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -
     `up` is the deviation of the noise after each step, so that with what is left at sigma_min it is the next sigma.
     """
     count, least = config["num_train_timesteps"], config["sigma_min"]
-    ramp = np.arange(steps) * (count // steps) / max(count - 1, 1)
+    times = np.array(config["given_timesteps"])[::-1] if "given_timesteps" in config else np.arange(steps) * (count // steps)
+    ramp = times / max(count - 1, 1)
     sigmas = edm_sigmas(config, ramp)
     ends = np.append(sigmas, least).astype(np.float32)
     up = config["s_noise"] * np.sqrt(np.maximum(ends[1:].astype(np.float64) ** 2 - least**2, 0.0))

@@ -108,6 +108,8 @@ def consistent_times(config: Mapping[str, Any], steps: int) -> np.ndarray:
     Shapes: -> [n]
     Raises: BadRequest for more steps than that, and for more of these than training times
     """
+    if "given_timesteps" in config:
+        return np.array(config["given_timesteps"], dtype=np.int64)
     count, original = config["num_train_timesteps"], config["original_inference_steps"]
     if original > count:
         raise BadRequest(f"original_inference_steps {original} is above num_train_timesteps {count}: choose a smaller one")

@@ -74,8 +74,9 @@ def _borrowed_options(family: Family, own: Family | None, data: Mapping[str, Any
     missing = [k for k in ("beta_start", "beta_end", "beta_schedule") if k not in data]
     if own is None and missing:
         raise BadRequest(f"{data.get('_class_name')!r} does not say its {', '.join(missing)}: it has no schedule to use")
-    if data.get("rescale_betas_zero_snr"):
-        raise BadRequest("option rescale_betas_zero_snr = True changes the betas and is not supported")
+    if data.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in family.defaults:
+        able = " or ".join(name for name, f in FAMILIES.items() if "rescale_betas_zero_snr" in f.defaults)
+        raise BadRequest(f"{family.class_name} has no rescale_betas_zero_snr, by which this model was trained: choose {able}")
     asked = {**BORROWED, **data}
     options = {**family.defaults, **{k: v for k, v in asked.items() if k in family.defaults}}
     for key, allowed in family.only.items():

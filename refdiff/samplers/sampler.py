@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from refdiff.diffusion.noise import Stream
 from refdiff.errors import BadRequest
-from refdiff.samplers.family import Family
+from refdiff.samplers.family import ENDED, SHARES, Family
 from refdiff.samplers.grids import Grid
+from refdiff.samplers.listed import check_sigmas, check_timesteps, numbers
 from refdiff.samplers.options import check_settings, choose, read
 from refdiff.samplers.step import Step
 from refdiff.samplers.strength import start_of
@@ -33,6 +34,40 @@ class Sampler:
     family: Family
     alphas: np.ndarray
     settings: Mapping[str, Any]
+    given: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def with_timesteps(self, times: Sequence[float] | np.ndarray | str) -> Sampler:
+        """The same with these times, latest first, or the published ones of that name; steps is then their number.
+
+        Raises: BadRequest where upstream's scheduler takes none, or none with these options, and for times out of order or range
+        """
+        chosen = numbers(times, "timesteps")
+        check_timesteps(self.family, {**self.config, **self.settings}, chosen, len(self.alphas))
+        return self._with("given_timesteps", chosen)
+
+    def with_sigmas(self, sigmas: Sequence[float] | np.ndarray | str) -> Sampler:
+        """The same with these sigmas, largest first, or the published ones of that name; steps is then their number.
+
+        As upstream: for Euler the one after the last step stands at the end of the list, and is not a step; for flows they
+        are shares of noise, still to be shifted, and 0 follows.
+        Raises: BadRequest as `with_timesteps`
+        """
+        chosen = numbers(sigmas, "sigmas")
+        check_sigmas(self.family, self.config, chosen)
+        return self._with("given_sigmas", chosen)
+
+    def _with(self, kind: str, chosen: tuple[float, ...]) -> Sampler:
+        changed = replace(self, given={**self.given, kind: chosen})
+        if len(changed.given) > 1 and (SHARES not in self.family.listed.values() or len({*map(len, changed.given.values())}) > 1):
+            raise BadRequest("timesteps and sigmas together are for flows alone, and as many of the one as of the other")
+        return changed
+
+    @property
+    def steps(self) -> int | None:
+        """The number of steps where the times or sigmas are given."""
+        lengths = [len(chosen) for chosen in self.given.values()]
+        ended = "given_sigmas" in self.given and self.family.listed["sigmas"] == ENDED
+        return lengths[0] - ended if lengths else None
 
     def timesteps(self, steps: int) -> np.ndarray:
         """The time of every call of the network.
@@ -129,9 +164,11 @@ class Sampler:
 
     def _grid(self, steps: int) -> Grid:
         count = len(self.alphas)
+        if self.steps is not None and steps != self.steps:
+            raise BadRequest(f"{steps} steps cannot be made: the grid that is given has {self.steps}")
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= count:
             raise BadRequest(f"{steps} steps cannot be made: choose a whole number from 1 to {count}")
-        return self.family.grid({**self.config, **self.settings}, self.alphas, steps)
+        return self.family.grid({**self.config, **self.settings, **self.given}, self.alphas, steps)
 
 
 def _require_step(start: int, steps: int) -> None:

@@ -40,7 +40,7 @@ def flow_shift_of(config: Mapping[str, Any]) -> float:
         return config["flow_shift"]
     if not config["use_dynamic_shifting"] or config["time_shift_type"] != "exponential":
         raise BadRequest(
-            f"{config['_class_name']} takes mu {config['mu']} with use_dynamic_shifting True and time_shift_type exponential alone"
+            f"{config['_class_name']} takes mu {config['mu']} with use_dynamic_shifting and time_shift_type exponential alone"
         )
     return math.exp(config["mu"])
 

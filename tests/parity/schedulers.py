@@ -48,7 +48,8 @@ def upstream_of(config: Mapping[str, Any], steps: int, settings: Mapping[str, An
     """The scheduler, its times set, at its first step: where the first time comes twice, upstream's begins with the second."""
     scheduler = copy.deepcopy(_made(json.dumps(config)))
     planning = inspect.signature(scheduler.set_timesteps).parameters
-    scheduler.set_timesteps(steps, **{k: v for k, v in settings.items() if k in planning})
+    number = None if {"timesteps", "sigmas"} & set(settings) else steps  # a list is given instead
+    scheduler.set_timesteps(number, **{k: v for k, v in settings.items() if k in planning})
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
     return scheduler

@@ -16,7 +16,7 @@ from refdiff.samplers.schedulers import FAMILIES
 from tests.parity.schedulers import Given, network_of, upstream_run
 
 each = pytest.mark.parametrize("name", FAMILIES)
-PLUMBING = {"self", "num_inference_steps", "device", "model_output", "timestep", "sample", "generator", "return_dict"}
+PLUMBING = {"self", "kwargs", "num_inference_steps", "device", "model_output", "timestep", "sample", "generator", "return_dict"}
 # What upstream's calls take and no setting here does, and why.
 OUTSIDE = {
     "timesteps": "a grid: Sampler.with_timesteps", "sigmas": "a grid: Sampler.with_sigmas",
@@ -40,7 +40,12 @@ VALUES: dict[str, tuple] = {
     "sigma_schedule": ("karras", "exponential"),
 }  # fmt: skip
 # (scheduler, option, value) that upstream runs and that is refused here, and why.
-REFUSED: dict[tuple[str, str, Any], str] = {}
+FLOW = "of latents that flow sigmas alone have: upstream takes the sigma of another form for a share of noise"
+REFUSED = {
+    **{(name, "prediction_type", "flow_prediction"): FLOW for name in ("dpm_multistep", "dpm_singlestep", "deis", "unipc")},
+    ("dpm_inverse", "prediction_type", "flow_prediction"): FLOW,
+    ("dpm_inverse", "use_flow_sigmas", True): "upstream goes down from noise there, which is no inversion",
+}
 
 
 def parameters(method: Any) -> dict[str, Any]:
@@ -69,7 +74,7 @@ def test_every_number_of_a_call_is_a_setting(name):
 def asked(name: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Each value of each option that has a list of them, the others being upstream's defaults."""
     family = FAMILIES[name]
-    base = {"_class_name": family.class_name, **({"skip_prk_steps": True} if name == "pndm" else {})}
+    base = {"_class_name": family.class_name, **({"skip_prk_steps": True} if name == "pndm" else {}), "num_train_timesteps": 100}
     for option, default in family.defaults.items():
         for value in VALUES.get(option, (True, False) if isinstance(default, bool) else ()):
             if option not in OBJECTS:

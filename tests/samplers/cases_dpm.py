@@ -15,6 +15,9 @@ KEB: list[Any] = [{}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": Tr
 ENDS: list[Any] = [{}, {"sigma_min": 0.05, "sigma_max": 9.0}]
 FLOW: list[Any] = [{"use_flow_sigmas": True}, {"use_flow_sigmas": True, "flow_shift": 3.0}]
 
+DYNAMIC = {"use_flow_sigmas": True, "use_dynamic_shifting": True, "prediction_type": "flow_prediction"}
+DYNAMIC_ORDERS: dict[str, list[Any]] = {"flow_shift": [1.0, 3.0], "solver_order": [2, 3]}
+
 
 def on_a_ramp(config: Mapping[str, Any]) -> bool:
     """Whether the sigmas are not those of spaced times."""
@@ -228,23 +231,24 @@ CASES = [
         allowed=unipc_allowed, bound=unipc_bound,
     ),
     Case(
-        "DPMSolverMultistepScheduler", {"use_flow_sigmas": True, "use_dynamic_shifting": True, "prediction_type": "flow_prediction"},
-        {"flow_shift": [1.0, 3.0], "solver_order": [2, 3], "solver_type": ["midpoint", "heun"], "final_sigmas_type": ["zero", "sigma_min"]},
+        "DPMSolverMultistepScheduler", DYNAMIC,
+        {**DYNAMIC_ORDERS, "solver_type": ["midpoint", "heun"], "final_sigmas_type": ["zero", "sigma_min"]},
         settings=({"mu": 0.8}, {"mu": -0.4}), allowed=multistep_allowed, bound=multistep_bound, steps=(1, 3, 10),
     ),
     Case(
-        "DPMSolverSinglestepScheduler", {"use_flow_sigmas": True, "use_dynamic_shifting": True, "prediction_type": "flow_prediction"},
-        {"flow_shift": [1.0, 3.0], "solver_order": [2, 3], "algorithm_type": ["dpmsolver++", "sde-dpmsolver++"], "final_sigmas_type": ["zero", "sigma_min"]},
+        "DPMSolverSinglestepScheduler", DYNAMIC,
+        {
+            **DYNAMIC_ORDERS, "algorithm_type": ["dpmsolver++", "sde-dpmsolver++"], "final_sigmas_type": ["zero", "sigma_min"],
+        },
         settings=({"mu": 0.8}, {"mu": -0.4}), allowed=singlestep_allowed, bound=multistep_bound, steps=(1, 3, 10),
     ),
     Case(
-        "DEISMultistepScheduler", {"use_flow_sigmas": True, "use_dynamic_shifting": True, "prediction_type": "flow_prediction"},
-        {"flow_shift": [1.0, 3.0], "solver_order": [2, 3]},
+        "DEISMultistepScheduler", DYNAMIC, DYNAMIC_ORDERS,
         settings=({"mu": 0.8}, {"mu": -0.4}), allowed=fits, bound=deis_bound, steps=(1, 3, 10),
     ),
     Case(
-        "UniPCMultistepScheduler", {"use_flow_sigmas": True, "use_dynamic_shifting": True, "prediction_type": "flow_prediction"},
-        {"flow_shift": [1.0, 3.0], "solver_order": [2, 3], "shift_terminal": [None, 0.1], "time_shift_type": ["exponential", "linear"]},
+        "UniPCMultistepScheduler", DYNAMIC,
+        {**DYNAMIC_ORDERS, "shift_terminal": [None, 0.1], "time_shift_type": ["exponential", "linear"]},
         settings=({"mu": 0.8}, {"mu": 1.4}), allowed=unipc_allowed, bound=unipc_bound, steps=(1, 3, 10),
     ),
 ]  # fmt: skip

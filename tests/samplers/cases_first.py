@@ -46,12 +46,9 @@ def euler_bound(config: Mapping[str, Any], steps: int) -> float:
 
 
 def euler_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
-    """Upstream's "log_linear" has one sigma more than it visits, and divides churn by their number. From the cosine's first
-    sigma, 2e4, few steps with churn leave two digits of the picture in float32: measured 3.0e-3.
-    """
-    churns = settings.get("s_churn", 0.0) > 0.0
-    lost = config["interpolation_type"] == "log_linear" or (config["beta_schedule"] == "squaredcos_cap_v2" and steps <= 3)
-    return within_the_table(config, steps, settings) and not (churns and lost)
+    """From the cosine's first sigma, 2e4, few steps with churn leave few digits to float32: measured 3.0e-3 in 2, 1.7e-5 in 4."""
+    lost = steps <= 10 and config["beta_schedule"] == "squaredcos_cap_v2" and settings.get("s_churn", 0.0) > 0.0
+    return within_the_table(config, steps, settings) and not lost
 
 
 CASES = [
@@ -61,7 +58,8 @@ CASES = [
             "betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS, "spacing": SPACING, "limits": LIMITS,
             "set_alpha_to_one": [True, False], "rescale_betas_zero_snr": [False, True],
         },
-        settings=({}, {"eta": 0.5}, {"eta": 1.0}, {"eta": 0.3, "use_clipped_model_output": True}), allowed=has_a_signal, bound=ddim_bound,
+        settings=({}, {"eta": 0.5}, {"eta": 1.0}, {"eta": 0.3, "use_clipped_model_output": True}),
+        allowed=has_a_signal, bound=ddim_bound,
     ),
     Case(
         "EulerDiscreteScheduler", {},

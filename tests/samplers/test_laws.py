@@ -241,10 +241,10 @@ def pair(x, sigma):
     return gaussian(x, sigma), (x - gaussian(x, sigma)) / sigma
 
 
-NO_CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0, "again": same_noise, "noise": None}
+NO_CHURN = {"s_noise": 1.0, "again": same_noise, "noise": None}
 NO_ETA = {"eta": 0.0, "use_clipped_model_output": False, "noise": None}
 SOLVERS = {
-    "euler": lambda x, sigmas: euler(gaussian, x, sigmas, **NO_CHURN),
+    "euler": lambda x, sigmas: euler(gaussian, x, sigmas, raised=sigmas[:-1], **NO_CHURN),
     "ddim": lambda x, sigmas: ddim(gaussian, x, sigmas, targets=sigmas[1:], limit=unlimited, **NO_ETA),
     "pndm": lambda x, sigmas: plms(pair, x, sigmas, targets=sigmas[1:], restarts=sigmas[:-1], noise_of=said_noise),
 }

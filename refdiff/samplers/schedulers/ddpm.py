@@ -12,6 +12,7 @@ from refdiff.samplers.family import (
     LIMITS_ONLY,
     MODEL,
     MODEL_ONLY,
+    WHOLE,
     Family,
     Network,
     Options,
@@ -25,7 +26,7 @@ from refdiff.xp import Array
 
 DEVIATIONS = {
     "fixed_small": smallest, "fixed_small_log": smallest, "fixed_large": largest, "fixed_large_log": largest,
-    "learned": learned, "learned_range": learned_range,
+    "learned": learned, "learned_range": learned_range, None: smallest,
 }  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def network(options: Options) -> Network:
             )
         return plain.denoised(seen, output[:, :channels], sigma), output[:, channels:]
 
-    return Network(plain.scale, with_variance if options["variance_type"].startswith("learned") else alone)
+    return Network(plain.scale, with_variance if str(options["variance_type"]).startswith("learned") else alone)
 
 
 DDPM = Family(
@@ -64,5 +65,5 @@ DDPM = Family(
         "variance_type": tuple(DEVIATIONS), "rescale_betas_zero_snr": FLAG,
     },
     grid=neighbour_grid, solve=ddpm, table=diffusion_table, network=network, constants=constants, settings={},
-    stochastic=True, draws=always, outside=preserving,
+    stochastic=True, draws=always, outside=preserving, listed={"timesteps": WHOLE},
 )  # fmt: skip

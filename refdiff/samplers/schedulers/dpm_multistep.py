@@ -21,7 +21,7 @@ from refdiff.samplers.dpm_multistep import (
     slope_by_half,
     slope_by_interpolation,
 )
-from refdiff.samplers.family import FLAG, MODEL, MODEL_ONLY, RAMPS, RAMPS_ONLY, Family, Network, Options, preserving
+from refdiff.samplers.family import FLAG, MODEL, MODEL_ONLY, RAMPS, RAMPS_ONLY, WHOLE, Family, Network, Options, preserving
 from refdiff.samplers.grids_dpm import dpm_multistep_grid, flowing
 from refdiff.samplers.schedulers.euler import almost_zero_table
 from refdiff.xp import Array
@@ -37,9 +37,14 @@ SLOPES = {
 NOISE_SCHEMES = ("dpmsolver", "sde-dpmsolver")
 RANDOM_SCHEMES = ("sde-dpmsolver++", "sde-dpmsolver")
 
+LEARNED = ("learned", "learned_range")
 THRESHOLD = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 FLOW = {"use_flow_sigmas": False, "flow_shift": 1.0, "use_dynamic_shifting": False, "time_shift_type": "exponential"}
-FLOW_ONLY: dict[str, tuple] = {"use_flow_sigmas": FLAG, "use_dynamic_shifting": FLAG, "time_shift_type": ("exponential", "linear")}
+FLOW_ONLY: dict[str, tuple] = {
+    "use_flow_sigmas": FLAG,
+    "use_dynamic_shifting": FLAG,
+    "time_shift_type": ("exponential", "linear"),
+}
 MU = {"mu": None}  # for a dynamic shift
 SPACED = {"timestep_spacing": "linspace", "steps_offset": 0}
 DPM = {
@@ -49,7 +54,7 @@ DPM = {
 DPM_ONLY = {
     "beta_schedule": MODEL_ONLY["beta_schedule"], **RAMPS_ONLY, **FLOW_ONLY, "thresholding": FLAG, "solver_order": (1, 2, 3),
     "prediction_type": (*DENOISED, "flow_prediction"), "solver_type": tuple(SLOPES), "lower_order_final": FLAG,
-    "variance_type": (None, "learned", "learned_range"),
+    "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", *LEARNED),
 }  # fmt: skip
 FINAL = ("zero", "sigma_min")
 
@@ -72,7 +77,7 @@ def network(options: Options) -> Network:
     """
     scale, limit = (flowing if options["use_flow_sigmas"] else preserving), limiter(options)
     convert = {**DENOISED, "flow_prediction": lambda x, v, a, s: x - s * v}[options["prediction_type"]]
-    learned = options.get("variance_type") is not None
+    learned = options.get("variance_type") in LEARNED
 
     def denoised(seen: Array, output: Array, sigma: float) -> Array:
         a = scale(sigma)
@@ -132,5 +137,5 @@ DPM_MULTISTEP = Family(
     },
     grid=dpm_multistep_grid, solve=dpm_multistep, table=almost_zero_table, network=network,
     constants=lambda options: {"scheme": scheme_of(options)}, settings=MU, stochastic=True, draws=draws, outside=preserving,
-    altered=of_algorithm, planning=tuple(MU),
+    altered=of_algorithm, planning=tuple(MU), listed={"timesteps": WHOLE},
 )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 from refdiff.samplers.dpm_multistep import misplaced_curvature, whole_curvature
 from refdiff.samplers.dpm_singlestep import chord, dpm_singlestep, parabola
-from refdiff.samplers.family import Family, Options, diffusion_table, preserving
+from refdiff.samplers.family import WHOLE, Family, Options, diffusion_table, preserving
 from refdiff.samplers.grids_dpm import dpm_singlestep_grid
 from refdiff.samplers.schedulers.dpm_multistep import DPM, DPM_ONLY, FINAL, MU, SCHEMES, SLOPES, draws, network, of_algorithm
 
@@ -27,5 +27,5 @@ DPM_SINGLESTEP = Family(
     },
     grid=dpm_singlestep_grid, solve=dpm_singlestep, table=diffusion_table, network=network, constants=constants, settings=MU,
     stochastic=True, draws=draws, outside=preserving, altered=of_algorithm,
-    planning=tuple(MU),
+    planning=tuple(MU), listed={"timesteps": WHOLE},
 )  # fmt: skip

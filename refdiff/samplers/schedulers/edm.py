@@ -9,10 +9,11 @@ from refdiff.diffusion.limit import clipped, limiter
 from refdiff.diffusion.prediction import denoised_from_edm, edm_scale
 from refdiff.samplers.dpm_multistep import dpm_multistep
 from refdiff.samplers.euler import euler
-from refdiff.samplers.family import FLAG, Family, Network, Options, always, nothing, unchanged
+from refdiff.samplers.family import FLAG, WHOLE, Family, Network, Options, always, nothing, unchanged
 from refdiff.samplers.grids_flow import consistency_grid, edm_dpm_grid, edm_grid, edm_table
 from refdiff.samplers.lcm import consistency
 from refdiff.samplers.schedulers.dpm_multistep import DPM_ONLY, FINAL, THRESHOLD, draws, scheme_of
+from refdiff.samplers.schedulers.euler import CHURN
 from refdiff.samplers.schedulers.euler import draws as churned
 from refdiff.xp import Array
 
@@ -64,8 +65,8 @@ EDM_ONLY = {"sigma_schedule": ("karras", "exponential"), "prediction_type": tupl
 
 EDM_EULER = Family(
     class_name="EDMEulerScheduler", defaults=EDM, only=EDM_ONLY, grid=edm_grid, solve=euler, table=edm_table, network=network,
-    constants=same_answer, settings={"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0}, stochastic=True,
-    draws=churned, outside=unchanged,
+    constants=same_answer, settings=CHURN, stochastic=True,
+    draws=churned, outside=unchanged, planning=("s_churn", "s_tmin", "s_tmax"),
 )  # fmt: skip
 
 EDM_DPM = Family(
@@ -87,5 +88,5 @@ CONSISTENCY = Family(
     class_name="CMStochasticIterativeScheduler",
     defaults={**RAMP, "num_train_timesteps": 40, "s_noise": 1.0, "clip_denoised": True}, only={"clip_denoised": FLAG},
     grid=consistency_grid, solve=consistency, table=edm_table, network=consistency_network, constants=nothing, settings={},
-    stochastic=True, draws=always, outside=unchanged,
+    stochastic=True, draws=always, outside=unchanged, listed={"timesteps": WHOLE},
 )  # fmt: skip

@@ -10,12 +10,15 @@ import numpy as np
 
 from refdiff.samplers.euler import euler, same_noise, same_picture, same_velocity
 from refdiff.samplers.family import (
+    ANY,
+    ENDED,
     FLAG,
     MODEL,
     MODEL_ONLY,
     RAMPS,
     RAMPS_ONLY,
     Family,
+    Network,
     Options,
     diffusion_network,
     diffusion_table,
@@ -39,7 +42,13 @@ def draws(options: Options, settings: Mapping[str, Any]) -> bool:
     return settings["s_churn"] > 0.0
 
 
-AGAIN = {"epsilon": same_noise, "v_prediction": same_velocity, "sample": same_picture}
+CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0}
+AGAIN = {"epsilon": same_noise, "v_prediction": same_velocity, "sample": same_picture, "original_sample": same_picture}
+
+
+def network(options: Options) -> Network:
+    """As others; upstream has a second name for a network that predicts the picture."""
+    return diffusion_network({**options, "prediction_type": options["prediction_type"].removeprefix("original_")})
 
 
 def constants(options: Options) -> dict[str, Any]:
@@ -56,10 +65,10 @@ EULER = Family(
     },
     only={
         **MODEL_ONLY, **RAMPS_ONLY, "interpolation_type": ("linear", "log_linear"),
-        "timestep_type": ("discrete", "continuous"), "rescale_betas_zero_snr": FLAG,
+        "prediction_type": tuple(AGAIN), "timestep_type": ("discrete", "continuous"), "rescale_betas_zero_snr": FLAG,
         "final_sigmas_type": ("zero", "sigma_min"),
     },
-    grid=euler_grid, solve=euler, table=almost_zero_table, network=diffusion_network, constants=constants,
-    settings={"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0}, stochastic=True, draws=draws,
-    outside=unchanged,
+    grid=euler_grid, solve=euler, table=almost_zero_table, network=network, constants=constants,
+    settings=CHURN, stochastic=True, draws=draws, outside=unchanged, planning=("s_churn", "s_tmin", "s_tmax"),
+    listed={"timesteps": ANY, "sigmas": ENDED},
 )  # fmt: skip

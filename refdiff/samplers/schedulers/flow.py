@@ -7,7 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from refdiff.diffusion.prediction import denoised_from_flow
-from refdiff.samplers.family import FLAG, RAMPS, RAMPS_ONLY, Family, Network, Options, always, never, nothing, unchanged
+from refdiff.samplers.family import (
+    FLAG,
+    FLOW,
+    RAMPS,
+    RAMPS_ONLY,
+    SHARES,
+    Family,
+    Network,
+    Options,
+    always,
+    never,
+    nothing,
+    unchanged,
+)
 from refdiff.samplers.flow import flow_again, flow_euler, flow_heun
 from refdiff.samplers.grids_flow import flow_grid, flow_heun_grid, flow_table
 from refdiff.xp import Array
@@ -48,11 +61,13 @@ DEFAULTS = {
 }  # fmt: skip
 ONLY = {**RAMPS_ONLY, "use_dynamic_shifting": FLAG, "invert_sigmas": FLAG, "time_shift_type": ("exponential", "linear")}
 
+LISTED = {"timesteps": FLOW, "sigmas": SHARES}
+
 FLOW_EULER = Family(
     class_name="FlowMatchEulerDiscreteScheduler", defaults={**DEFAULTS, "stochastic_sampling": False},
     only={**ONLY, "stochastic_sampling": FLAG}, grid=flow_grid, solve=flow_euler, table=flow_table, network=flow_pair,
     constants=nothing, settings={"mu": None}, stochastic=False, draws=never, outside=unchanged, altered=altered,
-    planning=("mu",), noised=flow_noised,
+    planning=("mu",), noised=flow_noised, listed=LISTED,
 )  # fmt: skip
 
 FLOW_HEUN = Family(
@@ -67,5 +82,5 @@ FLOW_LCM = Family(
     class_name="FlowMatchLCMScheduler", defaults={**DEFAULTS, "scale_factors": None, "upscale_mode": "bicubic"},
     only={**ONLY, "scale_factors": (None,)}, grid=flow_grid, solve=flow_again, table=flow_table, network=flow_network,
     constants=nothing, settings={"mu": None}, stochastic=True, draws=always, outside=unchanged, planning=("mu",),
-    noised=flow_noised,
+    noised=flow_noised, listed=LISTED,
 )  # fmt: skip

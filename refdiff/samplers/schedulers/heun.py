@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refdiff.samplers.family import (
+    ANY,
     FLAG,
     MODEL,
     MODEL_ONLY,
@@ -29,5 +30,5 @@ HEUN = Family(
         "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "exp"),
     },
     grid=heun_grid, solve=heun, table=diffusion_table, network=limited_network, constants=nothing, settings={},
-    stochastic=False, draws=never, outside=unchanged,
+    stochastic=False, draws=never, outside=unchanged, listed={"timesteps": ANY},
 )  # fmt: skip

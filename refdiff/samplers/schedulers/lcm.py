@@ -11,6 +11,7 @@ from refdiff.samplers.family import (
     LIMITS_ONLY,
     MODEL,
     MODEL_ONLY,
+    WHOLE,
     Family,
     Options,
     always,
@@ -42,12 +43,12 @@ def draws(options: Options, settings: Mapping[str, Any]) -> bool:
 LCM = Family(
     class_name="LCMScheduler", defaults=DEFAULTS, only=ONLY, grid=lcm_grid, solve=lcm, table=diffusion_table,
     network=limited_network, constants=nothing, settings=STRENGTH, stochastic=True, draws=always, outside=preserving,
-    planning=tuple(STRENGTH),
+    planning=tuple(STRENGTH), listed={"timesteps": WHOLE},
 )  # fmt: skip
 
 # Upstream takes clip_sample and thresholding for TCD, and does neither.
 TCD = Family(
     class_name="TCDScheduler", defaults=DEFAULTS, only=ONLY, grid=tcd_grid, solve=tcd, table=diffusion_table,
     network=pair_network, constants=nothing, settings={"eta": 0.3, **STRENGTH}, stochastic=True, draws=draws, outside=preserving,
-    planning=tuple(STRENGTH),
+    planning=tuple(STRENGTH), listed={"timesteps": WHOLE},
 )  # fmt: skip

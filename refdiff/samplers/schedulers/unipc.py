@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from refdiff.samplers.dpm_multistep import data_flow, half_curvature, noise_flow, slope_by_half
-from refdiff.samplers.family import FLAG, MODEL, MODEL_ONLY, RAMPS, Family, Network, Options, never, preserving
+from refdiff.samplers.family import FLAG, MODEL, MODEL_ONLY, RAMPS, SHARES, Family, Network, Options, never, preserving
 from refdiff.samplers.grids_dpm import unipc_grid
 from refdiff.samplers.schedulers.dpm_multistep import DPM_ONLY, FINAL, FLOW, MU, SPACED, THRESHOLD, altered, network, refuse
 from refdiff.samplers.schedulers.euler import almost_zero_table
@@ -60,5 +60,5 @@ UNIPC = Family(
         "rescale_betas_zero_snr": FLAG,
     },
     grid=unipc_grid, solve=unipc, table=almost_zero_table, network=network_of, constants=constants, settings=MU,
-    stochastic=False, draws=never, outside=preserving, altered=of_unipc, planning=tuple(MU),
+    stochastic=False, draws=never, outside=preserving, altered=of_unipc, planning=tuple(MU), listed={"sigmas": SHARES},
 )  # fmt: skip
