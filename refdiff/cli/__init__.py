@@ -68,6 +68,7 @@ def refdiff() -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
 @click.option("--negative", default="", help="What should not be in the picture.")
 @click.option("--steps", type=int, help="Steps of the sampler.  [default: the model's, else 20]")
+@click.option("--timesteps", help="Times instead of steps: 999,850,700 or, say, StableDiffusionTimesteps, ten published ones.")
 @click.option("--sampler", help="Any name of `refdiff samplers`.  [default: the model's scheduler]")
 @click.option("--eta", type=float, help="DDIM: the share of fresh noise, 0 to 1.  [default: 0]")
 @click.option("--guidance", type=float, help="How strongly the text guides.  [default: the model's, else 7.5]")
@@ -98,7 +99,8 @@ def generate(prompt: str, **options: Any) -> int:
     for warning in check_prompt(pipe, prompt):
         click.echo(f"refdiff: warning: {warning}", err=True)
     passed = {name: options[name] for name in PASSED}
-    steps = passed["steps"] = pipe.defaults["steps"] if passed["steps"] is None else passed["steps"]
+    steps = passed["steps"] = steps_asked(pipe, options)
+    passed["timesteps"] = times_of(options["timesteps"])
     if options["kernels"] == "fast" and options["device"] == "cpu" and not options["quiet"]:
         announce_compilation()
     with progress_bar(steps_made(steps, options) * len(files), quiet=options["quiet"]) as bar:
@@ -113,6 +115,29 @@ def generate(prompt: str, **options: Any) -> int:
             save_png(out.images[0], file, {**out.recipe, "prompt": prompt})
             bar.write(str(file), file=sys.stdout)
     return DONE
+
+
+def steps_asked(pipe: Any, options: dict[str, Any]) -> int:
+    """How many steps a picture has: as many as times are listed, or what is asked for, or the model's own number."""
+    times = times_of(options["timesteps"])
+    if times is not None and options["steps"] is None:
+        return len(times)
+    return pipe.defaults["steps"] if options["steps"] is None else options["steps"]
+
+
+def times_of(text: str | None) -> tuple[float, ...] | None:
+    """The times that a list or a name means.  Raises: BadRequest where it means none"""
+    from refdiff.errors import BadRequest
+    from refdiff.samplers.listed import numbers
+
+    if text is None:
+        return None
+    if text[:1].isalpha():
+        return numbers(text, "timesteps")
+    try:
+        return numbers([float(part) for part in text.split(",")], "timesteps")
+    except ValueError as error:
+        raise BadRequest(f"--timesteps {text}: give numbers with commas between them, such as 999,850,700") from error
 
 
 def steps_made(steps: int, options: dict[str, Any]) -> int:

@@ -12,6 +12,8 @@ import numpy as np
 
 from refdiff.diffusion.noise import stream
 from refdiff.errors import BadRequest
+from refdiff.pipelines.sampling import GRIDS, chosen_sampler
+from refdiff.samplers.listed import numbers
 from refdiff.version import __version__
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     "steps", "sampler", "guidance", "guidance_rescale", "guidance_interval", "seed", "rng", "width", "height", "latents", "eta",
-    "image", "strength", "strength_as",
+    "image", "strength", "strength_as", *GRIDS,
 )  # fmt: skip
 LATER = ("mask",)  # in the interface, not built yet
 
@@ -48,6 +50,7 @@ class Request:
     picture: np.ndarray | None
     strength: float
     strength_as: str
+    grid: Mapping[str, tuple[float, ...]]
 
 
 class Streams:
@@ -81,16 +84,14 @@ def make_request(pipe: Any, prompt: str | Sequence[str], negative_prompt: str, o
     natural = [max(n // pipe.downscale, 1) * pipe.downscale for n in images[0].size] if images else [side, side]
     width, height = (_size(pipe, name, given.get(name, n)) for name, n in zip(("width", "height"), natural, strict=True))
     shape = (len(prompts), pipe.unet.config.in_channels, height // pipe.downscale, width // pipe.downscale)
-    steps = given.get("steps", pipe.defaults["steps"])
-    if not _is_whole(steps) or steps < 1:
-        raise BadRequest(f"{steps} steps cannot be made: choose a whole number from 1 on")
+    grid = {kind: numbers(given[kind], kind) for kind in GRIDS if kind in given}
     return Request(
-        prompts, (negative_prompt,) * len(prompts), int(steps), given.get("sampler"),
+        prompts, (negative_prompt,) * len(prompts), _steps(pipe, given, grid), given.get("sampler"),
         _guidance(given.get("guidance", pipe.defaults["guidance"])), _share(given.get("guidance_rescale", 0.0)),
         _interval(given.get("guidance_interval")), _seeds(given.get("seed", 0), len(prompts)), given.get("rng", "torch"),
         width, height, shape, _latents(given.get("latents"), shape), given.get("eta"),
         pixels_of(images, width, height) if images else None, given.get("strength", STRENGTH),
-        given.get("strength_as", "diffusers"),
+        given.get("strength_as", "diffusers"), grid,
     )  # fmt: skip
 
 
@@ -105,6 +106,7 @@ def recipe_of(pipe: Any, request: Request) -> dict[str, Any]:
         "sampler": request.sampler or pipe.scheduler.get("_class_name"),
         "eta": request.eta or 0.0,
         "steps": request.steps,
+        **{kind: list(chosen) for kind, chosen in request.grid.items()},
         "guidance": request.guidance if isinstance(request.guidance, float) else list(request.guidance),
         "guidance_rescale": request.guidance_rescale,
         "guidance_interval": None if request.guidance_interval is None else list(request.guidance_interval),
@@ -203,6 +205,20 @@ def _is_whole(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and bool(np.isfinite(value))
+
+
+def _steps(pipe: Any, given: Mapping[str, Any], grid: Mapping[str, tuple[float, ...]]) -> int:
+    """The number of steps: what was asked for, the model's own, or that of the grid that was listed."""
+    steps = given.get("steps")
+    if grid:
+        listed = chosen_sampler(pipe.scheduler, name=given.get("sampler"), eta=given.get("eta"), grid=grid).steps
+        if steps not in (None, listed):
+            raise BadRequest(f"{steps} steps and {' and '.join(grid)} for {listed}: leave steps out")
+        steps = listed
+    steps = pipe.defaults["steps"] if steps is None else steps
+    if not _is_whole(steps) or steps < 1:
+        raise BadRequest(f"{steps} steps cannot be made: choose a whole number from 1 on")
+    return int(steps)
 
 
 def _guidance(value: Any) -> float | tuple[float, ...]:

@@ -19,8 +19,8 @@ from refdiff.models.clip_text import clip_text
 from refdiff.models.unet import unet
 from refdiff.models.vae import decode
 from refdiff.pipelines.request import Request, Streams, make_request, recipe_of
-from refdiff.samplers import Sampler, Step, from_config
-from refdiff.samplers.names import named
+from refdiff.pipelines.sampling import chosen_sampler
+from refdiff.samplers import Sampler, Step
 from refdiff.text import Tokenizer
 from refdiff.xp import Array, array_module, to_device, to_host
 
@@ -67,7 +67,8 @@ class Pipeline:
     ) -> Output:
         """Draw a picture for each prompt.
 
-        Options: steps, sampler (any name of `refdiff samplers`), guidance (a scale, or one a step), guidance_rescale (phi, 0
+        Options: steps, or timesteps or sigmas (a list, or the name of a published one); sampler (any name of
+        `refdiff samplers`), guidance (a scale, or one a step), guidance_rescale (phi, 0
         to 1), guidance_interval (two sigmas: guided between them alone), seed (one, or one a picture), rng ("torch", "cuda",
         "numpy"), width, height, latents [B,C,h,w] of unit variance, eta; image to begin with (PIL, path or uint8 [H,W,3]; one,
         or one a picture), strength (0 to 1, what share of the way from noise is made; 0.8), strength_as ("diffusers",
@@ -105,9 +106,7 @@ def text_to_image(pipe: Pipeline, request: Request) -> Iterator[Step]:
 
 def sampler_of(pipe: Pipeline, request: Request) -> Sampler:
     """The sampler that was asked for, or the model's own."""
-    config = {**pipe.scheduler, "clip_sample": False}  # for latents have no range; upstream's pipelines do so too
-    family, options = (None, {}) if request.sampler is None else named(request.sampler)
-    return from_config({**config, **options}, name=family, eta=request.eta)
+    return chosen_sampler(pipe.scheduler, name=request.sampler, eta=request.eta, grid=request.grid)
 
 
 def denoising(pipe: Pipeline, request: Request, sampler: Sampler, x: Array, streams: Streams, *, start: int) -> Iterator[Step]:

@@ -13,6 +13,7 @@ from refdiff.samplers import from_config
 from refdiff.samplers.listed import PUBLISHED
 from refdiff.samplers.schedulers import FAMILIES
 from tests.parity.schedulers import Given, network_of, upstream_run
+from tests.parity.test_options_audit import UPSTREAM
 from tests.samplers.cases import LINEAR, SCALED, name_of
 from tests.samplers.cases_k import every_second
 
@@ -102,7 +103,7 @@ def test_every_step(config, given, measure):
         measure(f"{name_of(config)}, {given}", g, w, bound_of(config))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", UPSTREAM)
 def test_all_that_take_lists_are_here(name):
     """But EDMEuler's sigmas, which are places on its ramp, from 0 to 1."""
     family = FAMILIES[name]

@@ -156,17 +156,35 @@ def test_a_callback_can_interrupt(tiny, asked):
     assert primitive.get_mode() == before
 
 
-@pytest.mark.parametrize("options", [{}, {"sampler": "euler", "rng": "numpy"}, {"sampler": "ddim", "eta": 0.5}], ids=str)
+RECIPES: list[dict] = [
+    {}, {"sampler": "euler", "rng": "numpy"}, {"sampler": "ddim", "eta": 0.5}, {"sampler": "DPM++ 2M Karras"},
+    {"sampler": "dpm_multistep"}, {"sampler": "euler", "steps": None, "timesteps": [999, 500, 20]},
+    {"sampler": "EulerDiscreteScheduler", "steps": None, "sigmas": [14.6, 1.5, 0.0]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", RECIPES, ids=str)
 def test_a_recipe_makes_the_pictures_again(options, tiny, tiny_folder):
     out = tiny([PROMPT, "a cat"], "blurred", **{**OPTIONS, **options})
     recipe = json.loads(json.dumps(out.recipe))
     assert recipe["model"]["fingerprint"] == tiny.source["fingerprint"]
     pipe = refdiff.load(tiny_folder, device=recipe["device"], dtype=recipe["dtype"], kernels=recipe["kernels"])
-    names = ["steps", "guidance", "seed", "rng", "width", "height", "eta"]
-    sampler = None if recipe["sampler"] == pipe.scheduler["_class_name"] else recipe["sampler"]
-    again = pipe(recipe["prompt"], recipe["negative_prompt"], sampler=sampler, **{name: recipe[name] for name in names})
+    names = ["steps", "sampler", "guidance", "seed", "rng", "width", "height", "eta", "timesteps", "sigmas"]
+    again = pipe(recipe["prompt"], recipe["negative_prompt"], **{name: recipe[name] for name in names if name in recipe})
     assert same(again, out)
-    assert again.recipe == out.recipe
+    assert {**again.recipe, "sampler": None} == {**out.recipe, "sampler": None}
+    assert again.recipe["sampler"] == recipe["sampler"]
+
+
+def test_listed_times_are_the_steps(tiny):
+    seen = []
+    out = tiny(PROMPT, **{**OPTIONS, "steps": None}, sampler="euler", timesteps=[900, 400, 3], callback=seen.append)
+    assert (len(seen), out.recipe["steps"], out.recipe["timesteps"]) == (3, 3, [900, 400, 3])
+    assert seen[-1].sigma == 0.0
+    with pytest.raises(BadRequest, match="4 steps and timesteps for 3: leave steps out"):
+        tiny(PROMPT, **{**OPTIONS, "steps": 4}, sampler="euler", timesteps=[900, 400, 3])
+    with pytest.raises(BadRequest, match="takes no timesteps: give a number of steps, or use --sampler euler"):
+        tiny(PROMPT, sampler="ddim", timesteps=[900, 400, 3])
 
 
 def test_what_a_model_says_of_itself_fills_in_what_was_left_out(embedded):

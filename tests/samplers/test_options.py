@@ -11,6 +11,7 @@ from refdiff.diffusion.noise import stream
 from refdiff.errors import BadRequest
 from refdiff.samplers import from_config
 from refdiff.samplers.schedulers import FAMILIES
+from refdiff.samplers.shift import mu_of
 
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 # scheduler/scheduler_config.json of Stable Diffusion 1.5, as published.
@@ -222,3 +223,59 @@ def test_a_solver_for_another_kind_of_model_is_refused(name):
             from_config(data, name=name)
     with pytest.raises(BadRequest, match="another kind of model"):
         from_config({"_class_name": FAMILIES[name].class_name}, name="ddim")
+
+
+def test_betas_of_zero_terminal_snr_go_to_samplers_that_have_them():
+    config = {**PLAIN["ddim"], "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    assert from_config(config, name="euler").sigmas(4)[0] == pytest.approx(4096.0, rel=1e-3)
+    assert from_config(config, name="ddpm").alphas[-1] == 0.0
+    with pytest.raises(BadRequest, match="LMSDiscreteScheduler has no rescale_betas_zero_snr.*: choose ddim or euler"):
+        from_config(config, name="lms")
+
+
+def test_a_file_of_ddpm_serves_dpm_solver():
+    config = {"_class_name": "DDPMScheduler", **BETAS, "variance_type": "fixed_small", "clip_sample": False}
+    assert len(from_config(config, name="dpm_multistep").sigmas(5)) == 6
+
+
+FLOW = {"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+
+
+def test_mu_is_the_logarithm_of_the_shift():
+    dynamic = {**FLOW, "use_dynamic_shifting": True, "flow_shift": 1.7}
+    by_mu = from_config(dynamic, settings={"mu": float(np.log(3.0))}).sigmas(5)
+    np.testing.assert_allclose(by_mu, from_config({**FLOW, "flow_shift": 3.0}).sigmas(5), rtol=1e-12)
+    np.testing.assert_array_equal(from_config(dynamic).sigmas(5), from_config({**FLOW, "flow_shift": 1.7}).sigmas(5))
+    with pytest.raises(BadRequest, match="takes mu 0.5 with use_dynamic_shifting"):
+        from_config(FLOW, settings={"mu": 0.5}).sigmas(5)
+    linear = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True, "time_shift_type": "linear"}
+    with pytest.raises(BadRequest, match="give a number above 0"):
+        from_config(linear, settings={"mu": -0.5}).sigmas(5)
+
+
+def test_mu_of_a_picture():
+    """Its line goes through base_shift at 256 tokens and max_shift at 4096."""
+    config = from_config({"_class_name": "FlowMatchEulerDiscreteScheduler"}).config
+    assert [mu_of(config, n) for n in (256, 4096, 1024)] == pytest.approx([0.5, 1.15, 0.63])
+    for wrong, tokens, message in (
+        (config, 0, "0 tokens"),
+        (config, True, "True tokens"),
+        (FLOW, 256, "does not say base_shift"),
+    ):
+        with pytest.raises(BadRequest, match=message):
+            mu_of(wrong, tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("lcm", {"strength": 0.0}), ("ddim", {"use_clipped_model_output": 1}), ("unipc", {"mu": "1"})]
+)
+def test_settings_out_of_range_are_refused(name, settings):
+    with pytest.raises(BadRequest, match=next(iter(settings))):
+        from_config({"_class_name": FAMILIES[name].class_name}, settings=settings)
+
+
+def test_strength_begins_lower_in_the_list():
+    half = from_config({"_class_name": "LCMScheduler"}, settings={"strength": 0.5})
+    assert half.timesteps(4).tolist() == [499, 379, 259, 139]
+    with pytest.raises(BadRequest, match="26 steps cannot be made of original_inference_steps 50 and strength 0.5"):
+        half.timesteps(26)
