@@ -35,12 +35,9 @@ def flow_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
     Then stretched so that the last is `shift_terminal`, put on a ramp, and turned around, as the options say.
     Raises: BadRequest for a dynamic shift without `mu`, and for two ramps
     """
-    sigmas, times = np.linspace(float(table[-1]), float(table[0]), steps), None
-    if "given_timesteps" in config:
-        times = np.array(config["given_timesteps"], dtype=np.float32)
-        sigmas = times / config["num_train_timesteps"]
-    if "given_sigmas" in config:
-        sigmas = np.array(config["given_sigmas"], dtype=np.float32)
+    count, times = config["num_train_timesteps"], np.array(config.get("given_timesteps", ()), dtype=np.float32)
+    sigmas = times / count if len(times) else np.linspace(float(table[-1]), float(table[0]), steps)
+    sigmas = np.array(config["given_sigmas"], dtype=np.float32) if "given_sigmas" in config else sigmas
     sigmas = dynamically_shifted(config, sigmas) if config["use_dynamic_shifting"] else shifted(sigmas, config["shift"])
     if config["shift_terminal"] and sigmas[-1] < 1.0:
         sigmas = stretched(sigmas, config["shift_terminal"])
@@ -51,9 +48,9 @@ def flow_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:
         sigmas = RAMPS[chosen[0]](steps, {"low": float(sigmas[-1]), "high": float(sigmas[0])})
     sigmas, last = sigmas.astype(np.float32), np.float32(0.0)
     if config["invert_sigmas"]:
-        sigmas, last, times = np.float32(1.0) - sigmas, np.float32(1.0), None
-    times = sigmas * np.float32(config["num_train_timesteps"]) if times is None else times
-    return Grid(times, np.append(sigmas, last), 1.0, {})
+        sigmas, last = np.float32(1.0) - sigmas, np.float32(1.0)
+    called_as_listed = len(times) and not config["invert_sigmas"]
+    return Grid(times if called_as_listed else sigmas * np.float32(count), np.append(sigmas, last), 1.0, {})
 
 
 def flow_heun_grid(config: Mapping[str, Any], table: np.ndarray, steps: int) -> Grid:

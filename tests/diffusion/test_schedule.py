@@ -117,3 +117,22 @@ def test_unknown_names_are_refused():
         table({**row, "beta_schedule": "cosine"}, "float64")
     with pytest.raises(BadRequest, match='"float16".*float32-torch, float64'):
         table(row, "float16")
+
+
+def test_sigmoid_is_a_logistic_curve():
+    found = schedule.betas(schedule="sigmoid", beta_start=0.1, beta_end=0.3, count=5, table="float64")
+    np.testing.assert_allclose(found, [0.1 + 0.2 / (1 + math.exp(-x)) for x in (-6, -3, 0, 3, 6)], rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("name", "signal"),
+    [
+        ("squaredcos_cap_v2", lambda u: math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2),
+        ("exp", lambda u: math.exp(-12.0 * u)),
+        # The root of the logistic of a Laplace quantile: upstream takes the root for what is left of the signal itself.
+        ("laplace", lambda u: (1 / (1 + math.exp(-(-0.5 if u <= 0.5 else 0.5) * math.log(1 - 2 * abs(0.5 - u) + 1e-6)))) ** 0.5),
+    ],
+)
+def test_schedules_that_are_given_by_what_is_left(name, signal):
+    found = schedule.alphas_cumprod(schedule=name, beta_start=0.1, beta_end=0.3, count=50, table="float64")
+    np.testing.assert_allclose(found[:40], [signal((t + 1) / 50) / signal(0.0) for t in range(40)], rtol=1e-12)
