@@ -32,7 +32,9 @@ def numbers(values: Sequence[float] | np.ndarray | str, kind: str) -> tuple[floa
             known = ", ".join(name for name in PUBLISHED if name.lower().endswith(kind))
             raise BadRequest(f'there are no {kind} "{values}": give a list of numbers, or one of {known}')
         return PUBLISHED[values]
-    found = [v.item() if isinstance(v, np.generic) else v for v in values] if isinstance(values, Sequence | np.ndarray) else []
+    found: list[Any] = (
+        [v.item() if isinstance(v, np.generic) else v for v in values] if isinstance(values, Sequence | np.ndarray) else []
+    )
     good = (isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and v >= 0 for v in found)
     if not found or not all(good):
         raise BadRequest(f"{kind} {values} must be a list of numbers from 0 on")

@@ -16,7 +16,7 @@ from refdiff.samplers import from_config
 from refdiff.samplers.ddim import ddim
 from refdiff.samplers.dpm2 import dpm2
 from refdiff.samplers.dpm_singlestep import chord, dpm_singlestep, parabola
-from refdiff.samplers.euler import euler
+from refdiff.samplers.euler import euler, same_noise
 from refdiff.samplers.flow import flow_euler, flow_heun
 from refdiff.samplers.heun import heun
 from refdiff.samplers.inversion import inversion
@@ -173,6 +173,7 @@ def by_a_trial(x: Array, sigmas: Sequence[float]) -> Iterator[Step]:
     return plms(pair, x, sigmas, targets=sigmas[1:], restarts=sigmas[:-1], noise_of=said_noise)
 
 
+NO_ETA = {"eta": 0.0, "use_clipped_model_output": False, "noise": None}
 NO_CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0, "noise": None}
 DATA, NOISE = multistep.data_flow, multistep.noise_flow
 HALF, LINE = multistep.slope_by_half, multistep.slope_by_interpolation
@@ -186,8 +187,8 @@ ONE_MORE = "the corrector adds one"
 def first_orders() -> list[Rung]:
     """Solvers without a history."""
     return [
-        Rung("Euler", 1, 1, lambda x, s: euler(denoiser, x, s, **NO_CHURN), even),
-        Rung("DDIM", 1, 1, lambda x, s: ddim(denoiser, x, s, targets=s[1:], limit=unlimited, eta=0.0, noise=None), even_in_log),
+        Rung("Euler", 1, 1, lambda x, s: euler(denoiser, x, s, raised=s[:-1], s_noise=1.0, again=same_noise, noise=None), even),
+        Rung("DDIM", 1, 1, lambda x, s: ddim(denoiser, x, s, targets=s[1:], limit=unlimited, **NO_ETA), even_in_log),
         Rung(
             "DDIM inversion", 1, 1, lambda x, s: inversion(pair, x, s, targets=s[1:]), even_in_log, ends=(END, BEGIN),
             why="asks the network at the end of a step",

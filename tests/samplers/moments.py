@@ -19,9 +19,10 @@ from refdiff.samplers.ddim import ddim
 from refdiff.samplers.ddpm import ddpm, largest, smallest
 from refdiff.samplers.dpm2 import dpm2_ancestral
 from refdiff.samplers.dpm_singlestep import chord, dpm_singlestep
-from refdiff.samplers.euler import euler
+from refdiff.samplers.euler import euler, same_noise
 from refdiff.samplers.euler_ancestral import euler_ancestral
 from refdiff.samplers.flow import flow_again, flow_heun
+from refdiff.samplers.grids import churned
 from refdiff.samplers.grids_k import split
 from refdiff.samplers.lcm import consistency, lcm, tcd
 from refdiff.samplers.step import Step
@@ -159,16 +160,25 @@ def by_flow(x: Array, sigmas: Sequence[float], noise: Any) -> Iterator[Step]:
 
 
 CHURN = {"s_churn": 4.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0}
+
+
+def churning(x: Array, sigmas: Sequence[float], noise: Any) -> Iterator[Step]:
+    """Euler as diffusers churns for a network that predicts noise."""
+    return euler(
+        denoiser, x, sigmas, raised=churned(CHURN, np.array(sigmas)).tolist(), s_noise=1.0, again=same_noise, noise=noise
+    )
+
+
 DATA, NOISE = multistep.data_diffusion, multistep.noise_diffusion
 CHANCES = [
     Chance("DDPM, fixed_small", 1, by_ddpm(smallest)),
     Chance("DDPM, fixed_large", 1, by_ddpm(largest)),
     *(
         Chance(f"DDIM, eta {eta}", 1, lambda x, s, noise, eta=eta: ddim(
-            denoiser, x, s, targets=s[1:], limit=unlimited, eta=eta, noise=noise
+            denoiser, x, s, targets=s[1:], limit=unlimited, eta=eta, use_clipped_model_output=False, noise=noise
         )) for eta in (0.5, 1.0)
     ),
-    Chance("Euler with churn", 1, lambda x, s, noise: euler(denoiser, x, s, **CHURN, noise=noise)),
+    Chance("Euler with churn", 1, churning),
     Chance("Euler ancestral", 1, ancestral),
     Chance("DPM2 ancestral", 2, through_the_middle),
     Chance("SDE-DPM-Solver++ 1", 1, by_diffusion(DATA, HALF, 1)),
