@@ -24,6 +24,7 @@ TOLD = {
     "AutoencoderKL": "block_out_channels layers_per_block latent_channels downscale scaling_factor".split(),
     "CLIPTextModel": "num_hidden_layers hidden_size num_attention_heads vocab_size hidden_act".split(),
 }
+NEEDED = ("tokenizer", "scheduler")
 SD1_WIDTHS, SD1_CONTEXT = (320, 640, 1280, 1280), 768
 
 
@@ -72,7 +73,13 @@ class Report:
     @property
     def problems(self) -> tuple[str, ...]:
         """Why it would not open; empty if it opens."""
-        return tuple(component.problem for component in self.components if component.problem)
+        return (*(component.problem for component in self.components if component.problem), *self.lacking)
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Which of the parts that are not networks, but needed to draw, have no folder."""
+        needed = [self.folder / name for name in NEEDED if self.pipeline]
+        return tuple(f"the folder {path} is missing" for path in needed if not path.is_dir())
 
 
 def inspect(folder: Path | str) -> Report:

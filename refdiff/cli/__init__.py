@@ -34,17 +34,26 @@ def main() -> None:
 
     try:
         code = refdiff.main(prog_name="refdiff", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:  # its message is the whole help
+        click.echo(error.format_message(), err=True)
+        code = WRONG
     except click.ClickException as error:
         where = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
         code = _complain(error.format_message() + where)
     except RefdiffError as error:
         code = _complain(str(error))
+    except MemoryError as error:
+        code = _complain(
+            f"there is not enough memory for this request: ask for a smaller one, such as smaller pictures ({error})"
+        )
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nrefdiff: interrupted; what was finished is kept", err=True)
         code = INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         code = DONE
+    except OSError as error:  # a file or folder that is not what it should be; bugs of ours are of other kinds
+        code = _complain(f"{error.filename or 'a file'}: {error.strerror or error}: name another, or mend it")
     sys.exit(code if isinstance(code, int) else DONE)
 
 
@@ -95,9 +104,11 @@ def generate(prompt: str, **options: Any) -> int:
     from refdiff.pipelines.text_to_image import check_prompt
 
     files = output_files(options["output"], options["count"])
+    check_options(options)
     pipe = load(options["model"], device=options["device"], dtype=options["dtype"], kernels=options["kernels"])
-    for warning in check_prompt(pipe, prompt):
-        click.echo(f"refdiff: warning: {warning}", err=True)
+    for name, text in (("", prompt), ("--negative: ", options["negative"])):
+        for warning in check_prompt(pipe, text):
+            click.echo(f"refdiff: warning: {name}{warning}", err=True)
     passed = {name: options[name] for name in PASSED}
     steps = passed["steps"] = steps_asked(pipe, options)
     passed["timesteps"] = times_of(options["timesteps"])
@@ -149,6 +160,19 @@ def steps_made(steps: int, options: dict[str, Any]) -> int:
         return max(steps, 0)
     strength = STRENGTH if options["strength"] is None else options["strength"]
     return steps - start_of(strength, steps, convention="diffusers")
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """What would fail only after something was drawn.  Raises: BadRequest"""
+    from refdiff.diffusion.noise import stream
+    from refdiff.errors import BadRequest
+
+    stream(options["rng"], options["seed"] + options["count"] - 1)
+    folder = options["save_steps"]
+    if folder is not None:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise BadRequest(f"--save-steps {folder}: {nearest} is not a folder that can be written to: name another")
 
 
 def output_files(output: Path, count: int) -> list[Path]:
@@ -236,6 +260,8 @@ def inspect(model: str | None) -> int:
             click.echo(f"    problem: {part.problem}")
     for name, kind in report.others.items():
         click.echo(f"  {name}: {kind}")
+    for problem in report.lacking:
+        click.echo(f"  problem: {problem}")
     click.echo(f"  in all {report.parameters:,} parameters, {report.size / 1e6:.1f} MB")
     return NO if report.problems else DONE
 

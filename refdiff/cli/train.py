@@ -24,7 +24,13 @@ def run_options(command: Any) -> Any:
             type=click.Path(path_type=Path),
             help="A folder of images with captions.  [default: the built-in set]",
         ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of the first weights and of every batch."),
+        click.option(
+            "--seed",
+            type=click.IntRange(0, 2**63 - 1),
+            default=0,
+            show_default=True,
+            help="Of the first weights and of every batch.",
+        ),
         click.option("--steps", type=click.IntRange(min=1), required=True, help="Updates in all."),
         click.argument("folder", type=click.Path(path_type=Path)),
     ):
@@ -65,6 +71,7 @@ def unet(**options: Any) -> int:
 
 COMMANDS = {"vae": vae, "decoder": decoder, "unet": unet}
 SAVE_SECONDS = 60.0
+COMMAND = "command.json"  # the file, inside a run's folder, that keeps what it was told
 # The constants of refdiff/training/recipes.py that are noted beside a run, for they may change from version to version.
 RECIPE_OF_VAE = ("VAE_BATCH", "VAE_LOSS", "VAE_WHOLE_FROM", "VAE_TWO_SHARE")
 RECIPE_OF_DECODER = ("DECODER", "DECODER_TWO_SHARE")
@@ -75,20 +82,25 @@ def follow(options: dict[str, Any], states: Callable[[dict[str, Any], Report], I
     """Run a training that is a generator of states, with a progress bar; what it was told is kept beside its state."""
     from refdiff.cli import progress_bar
     from refdiff.core import primitive
+    from refdiff.errors import BadRequest
     from refdiff.training import recipes
 
     os.environ.setdefault("REFDIFF_THREADS", "1")  # for kernels: the loop gives each half of a batch a thread of its own
     folder = options["folder"]
-    folder.mkdir(parents=True, exist_ok=True)
+    made_here = not folder.exists()
     note_command(folder, options, {name.lower(): getattr(recipes, name) for name in recipe})
     if options["device"] == "cpu":
         import refdiff.kernels.cpu  # noqa: F401 - registers
 
-    with primitive.mode("fast"), progress_bar(options["steps"], quiet=False) as bar:
-        for state in states(options, lambda done, total: bar.set_description(f"encoding {done}/{total} ")):
-            bar.update(state.step - bar.n)
-            recent = state.losses[-100:]
-            bar.set_description(f"loss {sum(recent) / max(len(recent), 1):.4f} ")
+    try:
+        with primitive.mode("fast"), progress_bar(options["steps"], quiet=False) as bar:
+            for state in states(options, lambda done, total: bar.set_description(f"encoding {done}/{total} ")):
+                bar.update(state.step - bar.n)
+                recent = state.losses[-100:]
+                bar.set_description(f"loss {sum(recent) / max(len(recent), 1):.4f} ")
+    except BadRequest:
+        forget_command(folder, made_here)
+        raise
     click.echo(f"{folder / 'model'}\n{folder / 'loss.png'}")
     return 0
 
@@ -96,21 +108,43 @@ def follow(options: dict[str, Any], states: Callable[[dict[str, Any], Report], I
 def note_command(folder: Path, options: dict[str, Any], recipe: dict[str, Any]) -> None:
     """Write beside a run's state what it was told.
 
-    Raises: BadRequest where there is a state of a run that was told something else: it would go on with other data
+    Raises: BadRequest where there is something of a run that was told something else: it would go on with other data
     """
+    from refdiff.checkpoints.files import read_json, write_json
     from refdiff.errors import BadRequest
-    from refdiff.training.loop import STATE_FILE
 
     given = {name: None if options.get(name) is None else str(options[name]) for name in ("seed", "images", "start", "vae")}
     told = json.loads(json.dumps({"command": "refdiff " + " ".join(sys.argv[1:]), "given": given, "recipe": recipe}))
-    file = folder / "command.json"
-    if file.exists() and (folder / STATE_FILE).exists():
-        before = json.loads(file.read_text())
+    file = folder / COMMAND
+    if file.exists() and begun(folder):
+        try:
+            before = read_json(file)
+            was = {**before.get("given", {}), **before.get("recipe", {})}
+        except (BadRequest, TypeError) as error:
+            raise BadRequest(f"{error}: remove {file} if you are sure that the run was begun with this command") from error
         for name, value in {**told["given"], **told["recipe"]}.items():
-            was = {**before.get("given", {}), **before.get("recipe", {})}.get(name, value)
-            if was != value:
-                raise BadRequest(f"{folder} holds a run with {name} {was}, not {value}: go on with that, or name another folder")
-    file.write_text(json.dumps(told) + "\n")
+            if was.get(name, value) != value:
+                raise BadRequest(
+                    f"{folder} holds a run with {name} {was[name]}, not {value}: go on with that, or name another folder"
+                )
+    write_json(file, told)
+
+
+def begun(folder: Path) -> bool:
+    """Whether the folder holds something that was computed: a state, or latents."""
+    from refdiff.training.loop import STATE_FILE
+    from refdiff.training.runs import LATENTS
+
+    return (folder / STATE_FILE).exists() or (folder / LATENTS).exists()
+
+
+def forget_command(folder: Path, made_here: bool) -> None:
+    """Leave nothing of a request that was refused before anything was computed."""
+    if not begun(folder):
+        for name in (COMMAND, "run.json"):
+            (folder / name).unlink(missing_ok=True)
+        if made_here and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def vae_states(options: dict[str, Any], report: Report) -> Iterator[Any]:

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from refdiff.errors import BadRequest
 
 C = TypeVar("C")
+_LAYERS = frozenset({"layers_per_block", "num_hidden_layers"})
+MOST_LAYERS = 1000  # each is declared before the file is looked at, so that a slip of the pen must not take all memory
 
 
 def read_config(
@@ -34,6 +36,8 @@ def read_config(
         if name in fixed and value not in fixed[name]:
             allowed = " or ".join(repr(v) for v in fixed[name])
             raise BadRequest(f"{config_type.__name__}: option {name} = {value!r} is not supported; it must be {allowed}")
+        if field in _LAYERS and _is_count(value) and value > MOST_LAYERS:
+            raise BadRequest(f"{config_type.__name__}: option {name} = {value} cannot be meant; {MOST_LAYERS} is the most")
         if field in fields:
             values[field] = _checked(config_type.__name__, name, value, str(fields[field].type))
         elif not name.startswith("_") and name not in fixed and name not in ignored:

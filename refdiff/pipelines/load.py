@@ -15,6 +15,7 @@ from refdiff.checkpoints.folder import read_model_index
 from refdiff.core import primitive
 from refdiff.core.params import Params, map_arrays
 from refdiff.errors import BadRequest
+from refdiff.pipelines.parts import check_parts
 from refdiff.pipelines.text_to_image import Component, Pipeline
 from refdiff.text import Tokenizer
 from refdiff.weights_path import weights_dir
@@ -41,10 +42,12 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
     folder = model_folder(path_or_name)
     read_model_index(folder)
     components = {name: open_on(folder, name, device=device, dtype=dtype) for name in ("text_encoder", "unet", "vae")}
+    tokenizer = Tokenizer.from_folder(folder / "tokenizer")
+    check_parts(folder, {name: component.config for name, component in components.items()}, tokenizer)
     return Pipeline(
-        tokenizer=Tokenizer.from_folder(folder / "tokenizer"),
+        tokenizer=tokenizer,
         scheduler=_json(folder / "scheduler" / "scheduler_config.json"),
-        defaults={**DEFAULTS, **(_json(folder / "refdiff.json") if (folder / "refdiff.json").exists() else {})},
+        defaults=_defaults(folder / "refdiff.json"),
         source={"name": folder.name, "fingerprint": fingerprint(folder)},
         device=device, dtype=dtype, kernels=kernels, **components,
     )  # fmt: skip
@@ -90,6 +93,16 @@ def fingerprint(folder: Path) -> str:
             f.seek(max(size - SAMPLE, 0))
             digest.update(f"{path.relative_to(folder)} {size}\n".encode() + head + f.read(SAMPLE))
     return digest.hexdigest()
+
+
+def _defaults(path: Path) -> Mapping[str, Any]:
+    """What a model says about itself, over what holds for one that says nothing."""
+    told = {**DEFAULTS, **(_json(path) if path.exists() else {})}
+    kinds: Mapping[str, Any] = {"steps": int, "guidance": int | float, "example": str}
+    for name, kind in kinds.items():
+        if not isinstance(told[name], kind) or isinstance(told[name], bool):
+            raise BadRequest(f"{path}: {name} {told[name]!r} is of the wrong kind: write, for example, {DEFAULTS[name]!r}")
+    return told
 
 
 def _json(path: Path) -> Mapping[str, Any]:

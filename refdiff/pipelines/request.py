@@ -157,7 +157,7 @@ def _opened(image: Any) -> Image:
     try:
         with Image.open(image) as opened:
             return opened.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadRequest(f"the image {image} cannot be read: {error}") from error
 
 

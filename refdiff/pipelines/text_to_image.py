@@ -168,7 +168,8 @@ def pictures(pipe: Pipeline, latents: np.ndarray) -> list:
         x = to_host(decode(pipe.vae.params, pipe.vae.config, z))[0]
         if not np.isfinite(x).all():
             raise RefdiffError(
-                "the picture is not finite (NaN or infinity): the weights are damaged, or the dtype is too narrow for them"
+                "the picture is not finite (NaN or infinity): the weights are damaged, the dtype is too narrow for"
+                " them, or the guidance is too strong"
             )
         levels = np.round(np.clip(x / 2 + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)  # round half to even
         images.append(Image.fromarray(levels.transpose(1, 2, 0)))

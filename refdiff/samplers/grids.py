@@ -74,17 +74,27 @@ def euler_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Gri
     Traps: init-sigma, sigma-tail
     """
     table = schedule.sigmas_of(alphas)
-    times, sigmas = given_levels(config, table) if "given_sigmas" in config else euler_levels(config, table, steps)
+    times, sigmas = euler_levels(config, table, steps)
     if config["timestep_type"] == "continuous" and config["prediction_type"] == "v_prediction":
         times = np.float32(0.25) * np.log(sigmas[:-1].astype(np.float32))
     first = float(sigmas.max())
     initial = math.sqrt(first**2 + 1.0) if config["timestep_spacing"] == "leading" else first
-    raised = churned(config, sigmas)[:steps]
-    return Grid(times[:steps].astype(np.float32), sigmas[: steps + 1], initial, {"raised": raised})
+    return Grid(times[:steps].astype(np.float32), sigmas[: steps + 1], initial, {})
+
+
+def churned_euler_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
+    """Euler's, and how far churn goes back before each step; it counts the one sigma too many of "log_linear" too."""
+    _, sigmas = euler_levels(config, schedule.sigmas_of(alphas), steps)
+    return replace(euler_grid(config, alphas, steps), policy={"raised": churned(config, sigmas)[:steps]})
 
 
 def euler_levels(config: Mapping[str, Any], table: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Euler's spaced times and sigmas, along a ramp where one is asked for, with the sigma at the end.  Shapes: -> [n], [n+1]"""
+    """Euler's spaced times and sigmas, along a ramp where one is asked for, with the sigma at the end; or those given.
+
+    Shapes: -> [n], [n+1], or with "log_linear" and no ramp [n], [n+2]
+    """
+    if "given_sigmas" in config:
+        return given_levels(config, table)
     times = spaced(config, steps).astype(np.float32)
     if config["interpolation_type"] == "log_linear":
         sigmas = np.exp(schedule.linspace_torch(np.log(table[-1]), np.log(table[0]), steps + 1))

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from refdiff.checkpoints.files import replacing
+
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 800, 400, 70, 20, 30, 40
 INK, GRID, DOTS, LINE = (40, 40, 40), (225, 225, 225), (190, 205, 235), (30, 80, 190)
 
 
 def draw_loss_curve(losses: Sequence[float], path: Path, *, title: str) -> None:
-    """Save a PNG: every step's loss as a dot, their moving mean as a line, the loss on a logarithmic axis."""
+    """Save a PNG: every step's loss as a dot, their moving geometric mean as a line, the loss on a logarithmic axis.
+
+    Raises: BadRequest where it cannot be written
+    """
     from PIL import Image, ImageDraw
 
     values = np.log10(np.maximum(np.array(losses, dtype=np.float64), 1e-12))
@@ -36,7 +41,8 @@ def draw_loss_curve(losses: Sequence[float], path: Path, *, title: str) -> None:
     draw.line([place(step, v) for step, v in _moving_mean(values)], fill=LINE, width=2)
     draw.text((LEFT, 8), title, fill=INK)
     draw.text((WIDTH - RIGHT - 30, HEIGHT - 16), "step", fill=INK)
-    image.save(path)
+    with replacing(path) as file:
+        image.save(file, format="PNG")
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -35,6 +37,7 @@ from refdiff.training.optimizer import (
 from refdiff.xp import Array, to_device, to_host
 
 STATE_FILE = "state.npz"
+VECTORS = ("vector", "m", "v", "average")
 
 
 class Task(Protocol):
@@ -107,8 +110,8 @@ def update(
 def loss_and_gradient(task: Task, params: Mapping[str, Array], batch: Mapping[str, Array]) -> tuple[Array, Array]:
     """The mean loss of a batch and its gradient as one vector: each half of the batch in a thread of its own.
 
-    The halves are always two, are added in order, and multiply their matrices on one thread, so the numbers do not depend on
-    the number of processors.
+    The halves are always two (a batch of one sample is one part), are added in order, and multiply their matrices on one
+    thread, so the numbers do not depend on the number of processors.
     """
 
     def of_part(part: Mapping[str, Array]) -> tuple[Array, Array]:
@@ -116,9 +119,13 @@ def loss_and_gradient(task: Task, params: Mapping[str, Array], batch: Mapping[st
         return loss, flatten_vector(grads, list(params))
 
     count = len(next(iter(batch.values())))
-    parts = [{name: value[at] for name, value in batch.items()} for at in (slice(0, count // 2), slice(count // 2, count))]
+    halves = [half for half in (slice(0, count // 2), slice(count // 2, count)) if half.start < half.stop]
+    parts = [{name: value[half] for name, value in batch.items()} for half in halves]
     with _blas().limit(limits=1), ThreadPoolExecutor(2) as pool:
-        (loss_1, gradient_1), (loss_2, gradient_2) = pool.map(of_part, parts)
+        done = list(pool.map(of_part, parts))
+    if len(done) == 1:  # the mean of no samples is not a number
+        return done[0]
+    (loss_1, gradient_1), (loss_2, gradient_2) = done
     share = (count // 2) / count
     return loss_1 * share + loss_2 * (1.0 - share), gradient_1 * share + gradient_2 * (1.0 - share)
 
@@ -135,7 +142,10 @@ def averaged(state: State, task: Task) -> dict[str, np.ndarray]:
 
 
 def open_state(folder: Path, first: Mapping[str, np.ndarray], settings: OptimizerSettings, steps: int, device: str) -> State:
-    """The saved state, or a new one from the parameters `first`; the settings are kept beside it and must not change."""
+    """The saved state, or a new one from the parameters `first`; the settings are kept beside it and must not change.
+
+    Raises: BadRequest for a state of other settings or parameters, a damaged one, or one whose settings are lost
+    """
     folder.mkdir(parents=True, exist_ok=True)
     run = json.dumps({"steps": steps, **asdict(settings)}, indent=1)
     run_file, state_file = folder / "run.json", folder / STATE_FILE
@@ -143,15 +153,35 @@ def open_state(folder: Path, first: Mapping[str, np.ndarray], settings: Optimize
         write_atomically(run_file, lambda f: f.write(run.encode()))
         vector = to_device(flatten_vector(first, list(first)), device)
         return State(0, vector, vector * 0, vector * 0, vector, [])
-    if run_file.read_text() != run:
+    if not run_file.is_file():
+        raise BadRequest(
+            f"{run_file} is missing, and with it the settings of {state_file}: put it back, or remove that to begin anew"
+        )
+    if run_file.read_bytes() != run.encode():
         raise BadRequest(
             f"{folder} holds a run with other settings (see {run_file}): continue with those, or name another folder"
         )
-    with np.load(state_file) as data:
-        vector, m, v, average = (to_device(data[name], device) for name in ("vector", "m", "v", "average"))
-        if vector.size != sum(value.size for value in first.values()):
-            raise BadRequest(f"{state_file} belongs to a model with other parameters: name another folder")
-        return State(int(data["step"]), vector, m, v, average, data["losses"].tolist())
+    saved = read_arrays(state_file, ("step", "losses", *VECTORS))
+    if saved["step"].shape != () or {saved[name].shape for name in VECTORS} != {(saved["vector"].size,)}:
+        raise damaged(state_file, "its parts do not belong together")
+    if saved["vector"].size != sum(value.size for value in first.values()):
+        raise BadRequest(f"{state_file} belongs to a model with other parameters: name another folder")
+    vector, m, v, average = (to_device(saved[name], device) for name in VECTORS)
+    return State(int(saved["step"]), vector, m, v, average, saved["losses"].tolist())
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The named arrays of a file that a run has saved.  Raises: BadRequest for a file that is damaged or not its own"""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in names}
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, reason: str) -> BadRequest:
+    """The error for a file of a run that cannot be gone on with."""
+    return BadRequest(f"{path} is damaged ({reason}): put a copy of it back, or remove it to make it anew")
 
 
 def save_state(folder: Path, state: State) -> None:
@@ -164,7 +194,10 @@ def save_state(folder: Path, state: State) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Any], Any]) -> None:
-    """Call `write` on a temporary file beside `path`, then put it in the place of `path`."""
+    """Call `write` on a temporary file beside `path`, then put it in the place of `path`.
+
+    Raises: BadRequest where it cannot be written, such as on a full disk; what was there before is then still there
+    """
     temporary = path.with_name(path.name + ".part")
     try:
         with open(temporary, "wb") as f:
@@ -172,6 +205,9 @@ def write_atomically(path: Path, write: Callable[[Any], Any]) -> None:
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise BadRequest(f"{path}: cannot be written: {reason}; mend that, and the same command goes on") from error
     finally:
         temporary.unlink(missing_ok=True)
 

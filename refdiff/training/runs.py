@@ -8,23 +8,25 @@ states that can be stopped at any moment, and goes on where it was when it is ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from refdiff.checkpoints import open_component, save_component
-from refdiff.core.params import Params, flatten, map_arrays, tree
+from refdiff.core.params import Declaration, Params, flatten, flatten_declaration, map_arrays, tree
 from refdiff.errors import BadRequest
+from refdiff.models import clip_text, unet, vae
 from refdiff.training import recipes
 from refdiff.training.curve import draw_loss_curve
 from refdiff.training.data import Pictures
-from refdiff.training.loop import State, averaged, save_state, step_random, train, write_atomically
+from refdiff.training.loop import State, averaged, read_arrays, save_state, step_random, train, write_atomically
 from refdiff.training.optimizer import OptimizerSettings
 from refdiff.training.unet_task import LatentSet, UNetTask, encode_pictures
 from refdiff.training.vae_task import DecoderTask, VAETask
 
 MODEL = "model"  # the folder, inside a run's, that holds what was trained
+LATENTS = "latents.npz"  # the file, inside a run's folder, that keeps the encoded pictures
 ENCODE_BATCH, ENCODE_CHUNK = 16, 160  # pictures in one call of the encoder, and between two reports of progress
 
 
@@ -42,7 +44,7 @@ class Run:
 
 def train_vae(run: Run, pictures: Pictures) -> Iterator[State]:
     """Train an autoencoder; at the end the folder holds model/vae and loss.png."""
-    start = None if run.start is None else _float32(run.start, "vae")
+    start = None if run.start is None else _start(run.start, "vae", vae.declare(recipes.VAE))
     task = VAETask(
         recipes.VAE, pictures, start, run.seed, whole_from=int(recipes.VAE_WHOLE_FROM * run.steps),
         **recipes.VAE_BATCH, **recipes.VAE_LOSS,
@@ -67,7 +69,7 @@ def train_decoder(run: Run, pictures: Pictures) -> Iterator[State]:
     if run.start is None:
         raise BadRequest("a decoder is trained for an encoder that is there: name its model folder with --start")
     config, _ = open_component(run.start, "vae")
-    start = _float32(run.start, "vae")
+    start = _start(run.start, "vae", vae.declare(config))
     task = DecoderTask(config, pictures, start, run.seed, **recipes.DECODER)
     state = None
     for state in _steps(task, recipes.DECODER_OPTIMIZER, run):
@@ -82,8 +84,8 @@ def train_unet(run: Run, data: LatentSet, *, vocabulary: int, alphas_cumprod: np
     start = None
     if run.start is not None:
         start = {
-            **_prefixed("unet", _float32(run.start, "unet")),
-            **_prefixed("text_encoder", _float32(run.start, "text_encoder")),
+            **_prefixed("unet", _start(run.start, "unet", unet.declare(recipes.UNET))),
+            **_prefixed("text_encoder", _start(run.start, "text_encoder", clip_text.declare(recipes.text_config(vocabulary)))),
         }
     task = UNetTask(
         recipes.UNET, recipes.text_config(vocabulary), data, alphas_cumprod, start, run.seed,
@@ -95,7 +97,6 @@ def train_unet(run: Run, data: LatentSet, *, vocabulary: int, alphas_cumprod: np
             yield state
     finally:  # also when it is stopped: the weights so far are a model too
         if state is not None:
-            save_state(run.folder, state)
             save_unet(run, task, state)
 
 
@@ -113,10 +114,15 @@ def latent_set(
     progress: Callable[[int, int], None],
 ) -> LatentSet:  # fmt: skip
     """Encode `count` pictures and captions once and keep them in the run's folder; a run that goes on finds them there."""
-    path = run.folder / "latents.npz"
+    path = run.folder / LATENTS
     if not path.exists():
-        run.folder.mkdir(parents=True, exist_ok=True)
         config, params = open_component(vae_folder, "vae")
+        if (config.latent_channels, config.downscale) != (recipes.UNET.in_channels, recipes.VAE.downscale):
+            raise BadRequest(
+                f"{vae_folder} makes {config.latent_channels} channels, 1/{config.downscale} as wide; the U-Net takes"
+                f" {recipes.UNET.in_channels}, 1/{recipes.VAE.downscale} as wide: name an autoencoder of `refdiff train vae`"
+            )
+        run.folder.mkdir(parents=True, exist_ok=True)
         params = map_arrays(lambda a: np.asarray(a, dtype=np.float32), params)
         latents, things, ids = [], [], []
         for first in range(0, count, ENCODE_CHUNK):
@@ -127,8 +133,7 @@ def latent_set(
             progress(min(first + ENCODE_CHUNK, count), count)
         made = LatentSet(np.concatenate(latents), np.concatenate(things), np.array(ids), np.array(list(encode(""))))
         write_atomically(path, lambda f: np.savez(f, latents=made.latents, things=made.things, ids=made.ids, empty=made.empty))
-    with np.load(path) as data:
-        return LatentSet(data["latents"], data["things"], data["ids"], data["empty"])
+    return LatentSet(**read_arrays(path, [field.name for field in fields(LatentSet)]))
 
 
 def copy_vae(source: Path, target: Path) -> None:
@@ -150,12 +155,24 @@ def flatten_from(params: Params, name: str) -> dict[str, np.ndarray]:
 
 
 def _steps(task: VAETask | DecoderTask | UNetTask, settings: OptimizerSettings, run: Run) -> Iterator[State]:
-    return train(task, settings, steps=run.steps, folder=run.folder, device=run.device, save_seconds=run.save_seconds)
+    """The states of a run; the last one is saved also when it is stopped between two saves, so that no step is lost."""
+    state = None
+    try:
+        for state in train(task, settings, steps=run.steps, folder=run.folder, device=run.device, save_seconds=run.save_seconds):
+            yield state
+    finally:
+        if state is not None and 0 < state.step < run.steps:
+            save_state(run.folder, state)
 
 
-def _float32(folder: Path, name: str) -> dict[str, np.ndarray]:
+def _start(folder: Path, name: str, declared: Declaration) -> dict[str, np.ndarray]:
+    """The weights to begin with, in the order of the declaration.  Raises: BadRequest for a network of other sizes"""
     _, params = open_component(folder, name)
-    return {key: np.asarray(value, dtype=np.float32) for key, value in flatten(params).items()}
+    stored, wanted = flatten(params), flatten_declaration(declared)
+    for key in {**wanted, **stored}:
+        if key not in stored or key not in wanted or stored[key].shape != wanted[key].shape:
+            raise BadRequest(f"{folder / name} is a network of other sizes than the one that is trained (see {key}): start anew")
+    return {key: np.asarray(stored[key], dtype=np.float32) for key in wanted}
 
 
 def _prefixed(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

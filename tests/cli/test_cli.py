@@ -107,6 +107,8 @@ def test_saves_the_picture_at_every_step(run, tmp_path):
         (["--guidance", "nan"], "guidance"),
         (["--eta", "3"], "eta"),
         (["--count", "0"], "count"),
+        (["--count", "2", "--seed", str(2**64 - 1)], "seed"),
+        (["--save-steps", __file__], "--save-steps"),
         (["--strength", "0.5"], "give an image too"),
         (["--image", "no-such.png"], "no-such.png cannot be read"),
         (["--model", "no/such/model"], "no/such/model"),
@@ -159,6 +161,33 @@ def test_words_that_were_never_taught_are_named(run, tmp_path):
     assert "elephant" in err
     assert "purple" not in err.replace("a purple elephant", "")
     assert PROMPT in err
+
+
+def test_words_of_the_negative_prompt_are_looked_at_too(run, tmp_path):
+    code, _, err = run("generate", PROMPT, "--negative", "zebra", "-o", str(tmp_path / "a.png"), "--steps", "1")
+    assert code == 0
+    assert "--negative: " in err and "zebra" in err
+
+
+def test_no_command_shows_what_there_is(run):
+    code, _, err = run()
+    assert code == 2
+    assert "Commands:\n" in err and "generate" in err
+
+
+@pytest.mark.parametrize("wrong", [["--images", "nowhere"], ["--start", "nowhere"], ["--seed", "-1"], ["--device", "abacus"]])
+def test_a_training_that_is_refused_leaves_nothing(run, tmp_path, wrong):
+    code, _, err = run("train", "vae", str(tmp_path / "run"), "--steps", "2", *wrong)
+    assert code == 2
+    one_line(err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_in_a_file_is_refused(run, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, err = run("train", "vae", str(tmp_path / "file"), "--steps", "2")
+    assert code == 2
+    assert "cannot be written" in one_line(err)
 
 
 def test_an_empty_prompt_is_fine(run, tmp_path):

@@ -47,3 +47,18 @@ def test_another_recipe_is_refused(tmp_path):
     (tmp_path / STATE_FILE).touch()
     with pytest.raises(BadRequest, match="unet_batch"):
         note_command(tmp_path, OPTIONS, {"unet_batch": {"batch_size": 16}})
+
+
+def test_other_data_is_refused_once_there_are_latents(tmp_path):
+    note_command(tmp_path, OPTIONS, RECIPE)
+    (tmp_path / "latents.npz").touch()
+    with pytest.raises(BadRequest, match="vae runs/vae/model, not other: go on with that"):
+        note_command(tmp_path, {**OPTIONS, "vae": Path("other")}, RECIPE)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"given": 3}'])
+def test_a_damaged_note_is_one_line(text, tmp_path):
+    (tmp_path / STATE_FILE).touch()
+    (tmp_path / "command.json").write_text(text)
+    with pytest.raises(BadRequest, match="remove .*command.json"):
+        note_command(tmp_path, OPTIONS, RECIPE)

@@ -165,7 +165,13 @@ CHURN = {"s_churn": 4.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0}
 def churning(x: Array, sigmas: Sequence[float], noise: Any) -> Iterator[Step]:
     """Euler as diffusers churns for a network that predicts noise."""
     return euler(
-        denoiser, x, sigmas, raised=churned(CHURN, np.array(sigmas)).tolist(), s_noise=1.0, again=same_noise, noise=noise
+        denoiser,
+        x,
+        sigmas,
+        raised=churned(CHURN, np.array(sigmas)).tolist(),
+        s_noise=1.0,
+        again=same_noise,
+        noise=noise,
     )
 
 

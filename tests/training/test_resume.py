@@ -14,7 +14,7 @@ import pytest
 
 from refdiff.core import primitive
 from refdiff.errors import BadRequest
-from refdiff.training.loop import STATE_FILE, State, save_state, step_random, write_atomically
+from refdiff.training.loop import STATE_FILE, State, loss_and_gradient, save_state, step_random, write_atomically
 from tests.training.examples import PARTS, SETTINGS, TASKS, UNET_TASK, VAE_TASK, Blocks, go_on, last, same_bits
 
 STEPS = 5
@@ -174,9 +174,45 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path):
         f.write(b"ne")
         raise OSError("the disk is full")
 
-    with pytest.raises(OSError, match="the disk is full"):
+    with pytest.raises(BadRequest, match="cannot be written: the disk is full"):
         write_atomically(tmp_path / "file", half)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
+
+
+def damage_by(change: str, folder: Path) -> None:
+    """Damage the state in a folder, or take away what belongs to it."""
+    file = folder / STATE_FILE
+    with np.load(file) as data:
+        parts = dict(data)
+    whole = file.read_bytes()
+    if change == "no settings":
+        (folder / "run.json").unlink()
+    elif change == "a bit":
+        file.write_bytes(whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
+    elif change == "a part":
+        np.savez(file, **{name: value for name, value in parts.items() if name != "m"})
+    elif change == "a size":
+        np.savez(file, **{**parts, "m": parts["m"][1:]})
+    else:
+        file.write_bytes(whole[: {"cut": len(whole) // 2, "empty": 0}[change]])
+
+
+@pytest.mark.parametrize("change", ["cut", "empty", "a bit", "a part", "a size", "no settings"])
+def test_a_damaged_state_is_one_line_that_says_how_to_mend_it(change, tmp_path):
+    last(VAE_TASK, tmp_path, steps=2)
+    damage_by(change, tmp_path)
+    with pytest.raises(BadRequest, match=r"state\.npz.*: put .* back, or remove") as refused:
+        next(go_on(VAE_TASK, tmp_path, steps=2, save_seconds=0))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_batch_of_one_is_its_own_half():
+    params = VAE_TASK.initial()
+    batch = {name: value[:1] for name, value in VAE_TASK.batch(1).items()}
+    twice = {name: np.concatenate([value, value]) for name, value in batch.items()}
+    (loss, gradient), (loss_twice, gradient_twice) = (loss_and_gradient(VAE_TASK, params, b) for b in (batch, twice))
+    assert np.isfinite(loss) and loss == pytest.approx(loss_twice, rel=1e-6)
+    np.testing.assert_allclose(gradient, gradient_twice, rtol=1e-4, atol=1e-6)
 
 
 def test_a_state_is_read_as_it_was_saved(whole, tmp_path):

@@ -114,11 +114,13 @@ def test_the_weights_that_are_left_are_the_averaged_ones(folder):
 
 
 def test_an_autoencoder_stopped_and_gone_on_with(folder, tmp_path):
-    states = runs.train_vae(run_in(tmp_path), Few())
+    states = runs.train_vae(run_in(tmp_path, save_seconds=1e9), Few())
     [next(states) for _ in range(3)]
     states.close()
     assert not (tmp_path / "model").exists()
-    list(runs.train_vae(run_in(tmp_path), Few()))
+    gone_on = runs.train_vae(run_in(tmp_path), Few())
+    assert next(gone_on).step == 2  # nothing is lost
+    list(gone_on)
     assert weights(tmp_path, "vae") == weights(folder, "vae")
 
 
@@ -127,6 +129,23 @@ def test_a_start_from_another_model(folder, tmp_path):
     assert first.vector.tobytes() == b"".join(weights(folder, "vae").values())
     other = next(runs.train_vae(run_in(tmp_path / "other", seed=4), Few()))
     assert other.vector.tobytes() != first.vector.tobytes()
+
+
+def test_a_start_of_other_sizes_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "VAE", replace(VAE, block_out_channels=(8, 8)))
+    with pytest.raises(BadRequest, match=r"other sizes than the one that is trained \(see encoder\.conv_in\.weight\)"):
+        next(runs.train_vae(run_in(tmp_path, start=folder / "model"), Few()))
+    monkeypatch.setattr(recipes, "UNET", replace(UNET, in_channels=5))
+    with pytest.raises(BadRequest, match="makes 4 channels, 1/2 as wide; the U-Net takes 5"):
+        latents_of(folder, tmp_path, Blocks())
+
+
+def test_damaged_latents_are_refused(folder, tmp_path):
+    latents_of(folder, tmp_path, Blocks())
+    file = tmp_path / "latents.npz"
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(BadRequest, match="latents.npz is damaged .* remove it to make it anew"):
+        latents_of(folder, tmp_path, Blocks())
 
 
 def test_latents_are_made_once(folder, tmp_path):

@@ -24,7 +24,7 @@ from refdiff.samplers.family import (
     diffusion_table,
     unchanged,
 )
-from refdiff.samplers.grids import euler_grid
+from refdiff.samplers.grids import churned_euler_grid
 
 ALMOST_ZERO = 2.0**-24  # upstream's signal at the last time where there should be none
 
@@ -68,7 +68,7 @@ EULER = Family(
         "prediction_type": tuple(AGAIN), "timestep_type": ("discrete", "continuous"), "rescale_betas_zero_snr": FLAG,
         "final_sigmas_type": ("zero", "sigma_min"),
     },
-    grid=euler_grid, solve=euler, table=almost_zero_table, network=network, constants=constants,
+    grid=churned_euler_grid, solve=euler, table=almost_zero_table, network=network, constants=constants,
     settings=CHURN, stochastic=True, draws=draws, outside=unchanged, planning=("s_churn", "s_tmin", "s_tmax"),
     listed={"timesteps": ANY, "sigmas": ENDED},
 )  # fmt: skip
