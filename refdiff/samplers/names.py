@@ -59,9 +59,11 @@ PROGRAMS: dict[str, dict[str, Any]] = {
     "comfyui": {"schedule": "normal", "initial": "comfyui", "times": "nearest", "sigma_table": "comfyui"},
     "automatic1111": {},
 }
-SDE = {"algorithm_type": "sde-dpmsolver++"}
 DPM, DPM_2, K = "arXiv 2211.01095", "arXiv 2206.00364", "k-diffusion"
 KARRAS = {"automatic1111": {"schedule": "karras"}}
+EXPONENTIAL = {"automatic1111": {"schedule": "exponential"}}
+WITH_NOISE = {"automatic1111": {"noisy": True}}
+SHORT_3M: dict[str, dict[str, Any]] = {"automatic1111": {"schedule": "exponential", "discard_next_to_last": True}}
 SHORT: dict[str, dict[str, Any]] = {
     "comfyui": {"discard_next_to_last": True},
     "automatic1111": {"schedule": "karras", "discard_next_to_last": True},
@@ -79,13 +81,6 @@ TABLE = (
     Entry("KDPM2DiscreteScheduler", "2", "2", DPM_2),
     Entry("KDPM2AncestralDiscreteScheduler", "2", "2", K),
     Entry("DPMSolverMultistepScheduler", "2", "1", DPM),
-    Entry(
-        "DPMSolverMultistepScheduler", "2", "1", DPM, "sample_dpmpp_2m_sde", "dpmpp_2m_sde", "DPM++ 2M SDE",
-        {**SDE, "solver_type": "midpoint"},
-    ),
-    Entry(
-        "DPMSolverMultistepScheduler", "2", "1", DPM, "", "dpmpp_2m_sde_heun", "DPM++ 2M SDE Heun", {**SDE, "solver_type": "heun"}
-    ),
     Entry("DPMSolverMultistepInverseScheduler", "2", "1", DPM),
     Entry("DPMSolverSinglestepScheduler", "2", "1", DPM),
     Entry("DPMSolverSDEScheduler", "1", "2", DPM),
@@ -113,6 +108,25 @@ TABLE = (
     Entry("k_diffusion.sample_dpm_2_ancestral", "2", "2", K, "sample_dpm_2_ancestral", "dpm_2_ancestral", "DPM2 a", {}, SHORT),
     Entry("k_diffusion.sample_lms", "4", "1", K, "sample_lms", "lms", "LMS"),
     Entry("k_diffusion.sample_dpmpp_2m", "2", "1", DPM, "sample_dpmpp_2m", "dpmpp_2m", "DPM++ 2M", {}, KARRAS),
+    Entry(
+        "k_diffusion.sample_dpmpp_2m_sde", "2", "1", DPM, "sample_dpmpp_2m_sde", "dpmpp_2m_sde", "DPM++ 2M SDE", {}, EXPONENTIAL
+    ),
+    Entry(
+        "k_diffusion.sample_dpmpp_2m_sde", "2", "1", DPM, "", "dpmpp_2m_sde_heun", "DPM++ 2M SDE Heun", {"slope": "heun"},
+        EXPONENTIAL,
+    ),
+    Entry("k_diffusion.sample_dpmpp_3m_sde", "1", "1", DPM, "sample_dpmpp_3m_sde", "dpmpp_3m_sde", "DPM++ 3M SDE", {}, SHORT_3M),
+    Entry("k_diffusion.sample_dpmpp_sde", "1", "2", DPM, "sample_dpmpp_sde", "dpmpp_sde", "DPM++ SDE", {}, KARRAS),
+    Entry(
+        "k_diffusion.sample_dpmpp_2s_ancestral", "1", "2", DPM, "sample_dpmpp_2s_ancestral", "dpmpp_2s_ancestral", "DPM++ 2S a",
+        {}, KARRAS,
+    ),
+    Entry("k_diffusion.sample_dpm_fast", "3", "1", "arXiv 2206.00927", "sample_dpm_fast", "dpm_fast", "DPM fast", {}, WITH_NOISE),
+    Entry(
+        "k_diffusion.sample_dpm_adaptive", "3", "as needed", "arXiv 2206.00927", "sample_dpm_adaptive", "dpm_adaptive",
+        "DPM adaptive", {}, WITH_NOISE,
+    ),
+    Entry("k_diffusion.restart_sampler", "2", "2", "arXiv 2306.14878", "", "", "Restart", {}, KARRAS),
 )  # fmt: skip
 
 # The endings of names, and what they mean for the options of diffusers' schedulers.
@@ -144,17 +158,16 @@ SCHEDULES_OF: dict[str, dict[str, str]] = {
 
 # Samplers of other programs that are not here, and what is near.
 ABSENT = {
-    "heunpp2": "k_heun", "exp_heun_2_x0": "k_heun", "exp_heun_2_x0_sde": "k_heun", "restart": "k_heun",
-    "euler_cfg_pp": "k_euler", "gradient_estimation": "k_euler", "euler_ancestral_cfg_pp": "k_euler_ancestral",
+    "heunpp2": "k_heun", "exp_heun_2_x0": "k_heun", "exp_heun_2_x0_sde": "k_heun", "euler_cfg_pp": "k_euler",
+    "gradient_estimation": "k_euler", "euler_ancestral_cfg_pp": "k_euler_ancestral",
     "res_multistep_ancestral": "k_euler_ancestral", "res_multistep_ancestral_cfg_pp": "k_euler_ancestral",
     "res_multistep": "k_dpmpp_2m", "res_multistep_cfg_pp": "k_dpmpp_2m", "dpmpp_2m_cfg_pp": "k_dpmpp_2m",
     "cfgpp_ud10_ab": "k_dpmpp_2m", "ipndm": "ipndm", "ipndm_v": "ipndm", "ddim_cfgpp": "ddim", "ddim_cfg": "ddim",
-    "er_sde": "dpmpp_2m_sde", "seeds_2": "dpmpp_2m_sde", "seeds_3": "dpmpp_2m_sde", "sa_solver": "dpmpp_2m_sde",
-    "sa_solver_pece": "dpmpp_2m_sde", "dpmpp_2m_sde_gpu": "dpmpp_2m_sde", "dpmpp_2m_sde_heun_gpu": "dpmpp_2m_sde_heun",
-    "dpmpp_3m_sde": "dpmpp_2m_sde", "dpmpp_3m_sde_gpu": "dpmpp_2m_sde", "dpmpp_sde": "dpmpp_2m_sde",
-    "dpmpp_sde_gpu": "dpmpp_2m_sde", "dpmpp_2s_a": "k_dpm_2_ancestral", "dpmpp_2s_ancestral": "k_dpm_2_ancestral",
-    "dpmpp_2s_ancestral_cfg_pp": "k_dpm_2_ancestral", "dpm_fast": "k_dpm_2", "dpm_adaptive": "k_dpm_2",
+    "er_sde": "k_dpmpp_3m_sde", "seeds_2": "k_dpmpp_sde", "seeds_3": "k_dpmpp_sde", "sa_solver_pece": "k_dpmpp_2m_sde",
+    "dpmpp_2s_ancestral_cfg_pp": "k_dpmpp_2s_ancestral", "sa_solver": "k_dpmpp_2m_sde",
 }  # fmt: skip
+# ComfyUI's names for the same with noise drawn on a GPU.
+DRAWN_ELSEWHERE = ("dpmpp_sde_gpu", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde_gpu")
 
 
 def offered() -> list[Entry]:
@@ -245,6 +258,8 @@ def _known(program: str) -> dict[str, tuple[str, dict[str, Any]]]:
         name = entry.name_in(program)
         if name:
             known.setdefault(_plain(name), (entry.family, entry.options_in(program)))
+    if program == "comfyui":
+        known.update({name: known[name.removesuffix("_gpu")] for name in DRAWN_ELSEWHERE})
     if program == "k-diffusion":
         known.update({name.removeprefix("sample_"): meant for name, meant in list(known.items())})
     return known

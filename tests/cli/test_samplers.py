@@ -18,7 +18,7 @@ def test_lists_every_sampler():
     of = {row.split()[0]: row for row in rows}
     assert " no " in of["euler"] and " yes " in of["euler_ancestral"] and "DPM2 a" in of["k_dpm_2_ancestral"]
     sde = next(row for row in rows if "sample_dpmpp_2m_sde" in row)
-    assert "algorithm_type sde-dpmsolver++" in sde and " yes " in sde
+    assert "DPM++ 2M SDE" in sde and " yes " in sde
 
 
 def test_options_reach_the_pipeline(monkeypatch, tmp_path):

@@ -49,4 +49,5 @@ FOREIGN = {
     "lambda_min_clipped": (-math.inf,), "predict_x0": (True,), "disable_corrector": ([],), "solver_p": (None,),
     "shift_terminal": (None,), "variance_type": (None,),
     "schedule": (), "rho": (), "discard_next_to_last": (), "initial": (), "times": (), "sigma_table": (),
+    "noisy": (), "slope": (),
 }  # fmt: skip

@@ -9,24 +9,33 @@ training's sigmas are rounded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from refdiff.diffusion import schedule
+from refdiff.diffusion.noise import Stream
 from refdiff.diffusion.prediction import DENOISED
 from refdiff.errors import BadRequest
-from refdiff.samplers.dpm2 import dpm2, dpm2_ancestral
-from refdiff.samplers.dpm_multistep import data_flow, dpm_multistep, half_curvature, slope_by_half
-from refdiff.samplers.euler import euler
+from refdiff.samplers.dpm2 import dpm2_ancestral, dpm2_with_churn
+from refdiff.samplers.dpm_adaptive import K_DIFFUSION, dpm_adaptive
+from refdiff.samplers.dpm_fast import dpm_fast, last_above_zero
+from refdiff.samplers.dpm_multistep import slope_by_half, slope_by_interpolation
+from refdiff.samplers.dpmpp_2s_ancestral import dpmpp_2s_ancestral
+from refdiff.samplers.dpmpp_multistep import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde
+from refdiff.samplers.dpmpp_sde import dpmpp_sde
 from refdiff.samplers.euler_ancestral import euler_ancestral
-from refdiff.samplers.family import FLAG, MODEL, Family, Options, betas_of, diffusion_network, never, nothing, unchanged
+from refdiff.samplers.euler_with_churn import euler_with_churn
+from refdiff.samplers.family import FLAG, MODEL, Family, Options, always, betas_of, diffusion_network, never, nothing, unchanged
 from refdiff.samplers.grids import Grid
 from refdiff.samplers.grids_webui import BETWEEN_ENDS, INITIAL, SCHEDULES, TIMES, WITH_RHO, webui_grid
-from refdiff.samplers.heun import heun
+from refdiff.samplers.heun import heun_with_churn
 from refdiff.samplers.lms import lms
+from refdiff.samplers.restart import restart, webui_plan
+from refdiff.samplers.step import Denoise, Step
+from refdiff.xp import Array
 
 Policy = Callable[[Options, np.ndarray], dict[str, np.ndarray]]  # (options, sigmas) -> what the solver does step by step
 
@@ -97,11 +106,6 @@ def ancestral(options: Options, sigmas: np.ndarray) -> dict[str, np.ndarray]:
     return {"downs": downs, "ups": ups}
 
 
-def midpoint(options: Options, sigmas: np.ndarray) -> dict[str, np.ndarray]:
-    """The middles of the way to the next sigma, 0 where that is 0."""
-    return {"middles": middles(sigmas[:-1], sigmas[1:])}
-
-
 def ancestral_midpoint(options: Options, sigmas: np.ndarray) -> dict[str, np.ndarray]:
     """`ancestral`, and the middles of the way down."""
     found = ancestral(options, sigmas)
@@ -113,22 +117,75 @@ def middles(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
     return np.sqrt(begin.astype(np.float64) * end)
 
 
-def second_order(options: Options, sigmas: np.ndarray) -> dict[str, np.ndarray]:
-    """Order 2 but for the first step, and one that ends at 0."""
-    orders = np.full(len(sigmas) - 1, 2)
-    orders[0] = 1
-    orders[sigmas[1:] == 0.0] = 1
-    return {"orders": orders}
+def lowest(options: Options, sigmas: np.ndarray) -> dict[str, np.ndarray]:
+    """Where solvers end that cannot end at 0: the last sigma above it, or of one step, where ComfyUI stays, the model's least.
+
+    Shapes: [n+1] -> [n], all the same
+    """
+    low = last_above_zero(sigmas.tolist())
+    if low == sigmas[0]:
+        low = float(sigma_table(options, "float32-torch")[0])
+    return {"lows": np.full(len(sigmas) - 1, low)}
 
 
-def without_churn(options: Options) -> dict[str, Any]:
-    """Euler's method alone."""
-    return {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0, "noise": None}
+def restart_grid(options: Options, table: np.ndarray, steps: int) -> Grid:
+    """AUTOMATIC1111's plan of restarts for so many steps, from the ends of the schedule."""
+    found = webui_grid(options, table, steps)
+    ends, begins = (np.array(values, table.dtype) for values in webui_plan(found.sigmas.tolist()))
+    times = TIMES[options["times"]](begins, table)
+    return replace(found, times=times, sigmas=ends, policy={"begins": begins})
 
 
-def data_midpoint(options: Options) -> dict[str, Any]:
-    """DPM-Solver++ by the middle of the step, without noise."""
-    return {"scheme": data_flow(slope_by_half, half_curvature), "noise": None}
+def ends_at_zero(options: Options) -> dict[str, Any]:
+    """Raises: BadRequest as `altered`, and for a schedule that ends above 0, after which there is nothing to restart"""
+    if options["schedule"] == "kl_optimal_a1111":
+        raise BadRequest("restarts need a schedule that ends at 0, which kl_optimal_a1111 does not: choose kl_optimal")
+    return altered(options)
+
+
+def noisy_if_asked(options: Options) -> dict[str, Any]:
+    """AUTOMATIC1111's eta of 1 for samplers to which k-diffusion gives 0."""
+    return {**altered(options), **({"settings": {"eta": 1.0, "s_noise": 1.0}} if options["noisy"] else {})}
+
+
+def fast(
+    denoise: Denoise,
+    x: Array,
+    sigmas: Sequence[float],
+    *,
+    lows: Sequence[float],
+    eta: float,
+    s_noise: float,
+    noise: Stream | None,
+) -> Iterator[Step]:
+    """As many calls of the network as there are steps."""
+    calls = len(sigmas) - 1
+    return dpm_fast(denoise, x, [sigmas[0], lows[0]], calls=calls, eta=eta, s_noise=s_noise, noise=noise)
+
+
+def adaptive(
+    denoise: Denoise,
+    x: Array,
+    sigmas: Sequence[float],
+    *,
+    lows: Sequence[float],
+    eta: float,
+    s_noise: float,
+    noise: Stream | None,
+) -> Iterator[Step]:
+    """As many steps as it takes, whatever the schedule's number."""
+    between = [sigmas[0], lows[0]]
+    return dpm_adaptive(denoise, x, between, order=3, control=K_DIFFUSION, eta=eta, s_noise=s_noise, noise=noise)
+
+
+def slope_of(options: Options) -> dict[str, Any]:
+    """How the last two pictures make a line."""
+    return {"slope": SLOPES[options["slope"]]}
+
+
+def churned(options: Options, settings: Mapping[str, Any]) -> bool:
+    """Only with churn."""
+    return settings["s_churn"] > 0.0
 
 
 def forgets(options: Options, settings: Mapping[str, Any]) -> bool:
@@ -154,17 +211,36 @@ def family(
     )  # fmt: skip
 
 
-ANCESTRAL = {"eta": 1.0, "s_noise": 1.0}
-K_FAMILIES = {
-    "k_euler": family("sample_euler", euler, constants=without_churn),
-    "k_euler_ancestral": family(
-        "sample_euler_ancestral", euler_ancestral, policy=ancestral, settings=ANCESTRAL, planning=("eta",), draws=forgets
-    ),
-    "k_heun": family("sample_heun", heun),
-    "k_dpm_2": family("sample_dpm_2", dpm2, policy=midpoint),
-    "k_dpm_2_ancestral": family(
-        "sample_dpm_2_ancestral", dpm2_ancestral, policy=ancestral_midpoint, settings=ANCESTRAL, planning=("eta",), draws=forgets
-    ),
+SLOPES = {"midpoint": slope_by_half, "heun": slope_by_interpolation}
+CHURN = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": math.inf, "s_noise": 1.0}
+NOISY = {"eta": 1.0, "s_noise": 1.0}
+QUIET = {"eta": 0.0, "s_noise": 1.0}
+TO_NOISE: dict[str, Any] = {"defaults": {**DEFAULTS, "noisy": False}, "only": {**ONLY, "noisy": FLAG}, "altered": noisy_if_asked}
+WITH_SLOPE: dict[str, Any] = {"defaults": {**DEFAULTS, "slope": "midpoint"}, "only": {**ONLY, "slope": tuple(SLOPES)}}
+
+
+def stepping_down(name: str, solve: Callable[..., Any], policy: Policy) -> Family:
+    """A family whose steps go down by `ancestral`."""
+    return family(name, solve, policy=policy, settings=NOISY, planning=("eta",), draws=forgets)
+
+
+K_FAMILIES: dict[str, Family] = {
+    "k_euler": family("sample_euler", euler_with_churn, settings=CHURN, draws=churned),
+    "k_euler_ancestral": stepping_down("sample_euler_ancestral", euler_ancestral, ancestral),
+    "k_heun": family("sample_heun", heun_with_churn, settings=CHURN, draws=churned),
+    "k_dpm_2": family("sample_dpm_2", dpm2_with_churn, settings=CHURN, draws=churned),
+    "k_dpm_2_ancestral": stepping_down("sample_dpm_2_ancestral", dpm2_ancestral, ancestral_midpoint),
     "k_lms": family("sample_lms", lms, settings={"order": 4}),
-    "k_dpmpp_2m": family("sample_dpmpp_2m", dpm_multistep, policy=second_order, constants=data_midpoint),
+    "k_dpm_fast": replace(family("sample_dpm_fast", fast, policy=lowest, settings=QUIET, draws=forgets), **TO_NOISE),
+    "k_dpm_adaptive": replace(family("sample_dpm_adaptive", adaptive, policy=lowest, settings=QUIET, draws=forgets), **TO_NOISE),
+    "k_dpmpp_2s_ancestral": stepping_down("sample_dpmpp_2s_ancestral", dpmpp_2s_ancestral, ancestral),
+    "k_dpmpp_sde": family("sample_dpmpp_sde", dpmpp_sde, settings={**NOISY, "r": 0.5}, draws=forgets),
+    "k_dpmpp_2m": family("sample_dpmpp_2m", dpmpp_2m),
+    "k_dpmpp_2m_sde": replace(
+        family("sample_dpmpp_2m_sde", dpmpp_2m_sde, constants=slope_of, settings=NOISY, draws=forgets), **WITH_SLOPE
+    ),
+    "k_dpmpp_3m_sde": family("sample_dpmpp_3m_sde", dpmpp_3m_sde, settings=NOISY, draws=forgets),
+    "k_restart": replace(
+        family("restart_sampler", restart, settings={"s_noise": 1.0}, draws=always), grid=restart_grid, altered=ends_at_zero
+    ),
 }
