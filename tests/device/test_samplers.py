@@ -41,6 +41,10 @@ def sampler(name: str, prediction_type: str, eta: float):
     return from_config({"_class_name": family.class_name, **allowed}, eta=eta)
 
 
+CHOOSES = ("k_dpm_adaptive",)  # each step's error decides on the host how long the next one is
+NONE_YET = ("k_restart",)  # a run as short as this one is not begun again
+
+
 @pytest.mark.parametrize(
     ("name", "prediction_type"),
     [
@@ -61,8 +65,8 @@ def test_sampler(name, prediction_type):
     for start in (0, 2):
         device, crossed = run_on_device(run, X, start=start)
         assert_same(device, run(X, start))
-        assert crossed.to_host == 0, crossed.events
-        assert (crossed.to_device > 0) == draws, crossed.events
+        assert crossed.to_host == 0 or name in CHOOSES, crossed.events
+        assert (crossed.to_device > 0) == (draws and name not in NONE_YET), crossed.events
 
 
 def test_only_fresh_noise_goes_over():

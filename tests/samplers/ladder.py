@@ -237,7 +237,8 @@ def edm() -> list[Rung]:
         def run(x: Array, s: Sequence[float], sampler: Sampler = sampler, config: Any = config) -> Iterator[Step]:
             grid = sampler.family.grid(config, sampler.alphas, len(s) - 1)
             policy = {key: values.tolist() for key, values in grid.policy.items()}
-            given = {**policy, **sampler.family.constants(config), **sampler.settings}
+            settings = {key: value for key, value in sampler.settings.items() if key not in sampler.family.planning}
+            given = {**policy, **sampler.family.constants(config), **settings}
             return sampler.family.solve(denoiser, x, s, **given, **({"noise": None} if sampler.family.stochastic else {}))
 
         found.append(Rung(name, order, true, run, levels, ends=(80.0, 0.002), why=HALVED if true < order else ""))
