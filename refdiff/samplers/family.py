@@ -55,6 +55,7 @@ class Family:
     - `noised(x0, noise, sigma)` is the solver's latent of a picture, x0 + sigma noise but for flows.
     - `planning` names the settings that are for the grid alone.
     - `listed` says which lists of "timesteps" and "sigmas" it takes instead of a number of steps, and of which kind.
+    - `arrays` names the settings that are arrays, or None: a picture, a mask.
     - `altered(options)` are fields that are others with these options; it refuses options that exclude each other.
     """
 
@@ -74,6 +75,7 @@ class Family:
     noised: Callable[[Array, Array, float], Array] = exploding
     planning: tuple[str, ...] = ()  # house: all settings are for the solver
     listed: Mapping[str, str] = field(default_factory=dict)
+    arrays: tuple[str, ...] = ()  # house: all settings are numbers
 
     @property
     def variance_preserving(self) -> bool:

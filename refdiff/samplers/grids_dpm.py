@@ -58,6 +58,28 @@ def deis_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid
     return grid_of(config, times, sigmas, multistep_orders(config, steps))
 
 
+def sa_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
+    """SA-Solver's: DEIS's levels; `corrections` are the orders of the corrector, which has one answer more than the predictor.
+
+    `taus`, the noise of each step, are the setting `tau`: one number, or one for each training time; None is 1 at the times
+    from 200 to 800, else 0.
+    Raises: BadRequest as `levels`, and for a tau that is neither
+    """
+    grid, count = (
+        deis_grid({**config, "solver_order": config["predictor_order"], "lower_order_final": False}, alphas, steps),
+        len(alphas),
+    )
+    run, left = since_standstill(grid.sigmas), steps - np.arange(steps) if config["lower_order_final"] else np.full(steps, 9)
+    orders = np.minimum(grid.policy["orders"], left)
+    corrections = np.minimum(np.minimum(config["corrector_order"], np.arange(steps) + 1), np.minimum(left + 2, run))
+    times = np.arange(count)
+    tau = np.asarray((times >= 200) & (times <= 800) if config["tau"] is None else config["tau"])
+    if tau.shape not in ((), (count,)) or tau.dtype.kind not in "biuf" or not np.all(tau >= 0):
+        raise BadRequest(f"tau must be a number from 0 on, or {count} of them, one for each training time")
+    taus = np.broadcast_to(tau.astype(np.float64), (count,))[np.minimum(grid.times, count - 1)]
+    return replace(grid, policy={"orders": orders, "corrections": corrections, "taus": taus})
+
+
 def dpm_inverse_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
     """DPMSolverMultistepInverse's: upwards from the first times, to the largest sigma, which ends a ramp twice."""
     table = schedule.sigmas_of(alphas)

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from refdiff.diffusion import ramps, schedule
+from refdiff.samplers.dpmpp_sde import partway
 from refdiff.samplers.grids import Grid, ramped, spaced
+
+HALF = 0.5  # where DPMSolverSDE's middles are
 
 
 def interpolated_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
@@ -58,6 +61,20 @@ def ancestral_midpoint_grid(config: Mapping[str, Any], alphas: np.ndarray, steps
     times = np.round(times) if config["use_karras_sigmas"] else times
     grid = _with_middles(config, times, sigmas, downs, table)
     return replace(grid, policy={**grid.policy, "downs": downs, "ups": ups})
+
+
+def sde_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> Grid:
+    """DPMSolverSDE's: as KDPM2's, but no time is rounded, and all are float64."""
+    table = schedule.sigmas_of(alphas)
+    times = spaced(config, steps).astype(np.float64)
+    times, exact = ramped(config, times, np.interp(times, np.arange(len(table)), table), table)
+    sigmas = np.append(exact, 0.0).astype(table.dtype)
+    there = ramps.time_of(np.sqrt(exact[:-1] * exact[1:]), table)
+    calls = np.append(times[:1], np.stack([there, times[1:]], axis=1).ravel())
+    levels = sigmas.tolist()
+    middles = [partway(a, b, HALF) for a, b in zip(levels[:-2], levels[1:-1], strict=True)]
+    between = dict(zip(middles, there.tolist(), strict=True))
+    return Grid(times, sigmas, _initial(config, sigmas), {}, between=between, calls=calls)
 
 
 def split(sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -95,8 +95,8 @@ TABLE = (
     Entry("EDMEulerScheduler", "1", "1", DPM_2),
     Entry("EDMDPMSolverMultistepScheduler", "2", "1", DPM),
     Entry("UnCLIPScheduler", "1", "1", "arXiv 2204.06125"),
-    Entry("ScoreSdeVeScheduler", "1", "1", "arXiv 2011.13456"),
-    Entry("RePaintScheduler", "1", "1", "arXiv 2201.09865"),
+    Entry("ScoreSdeVeScheduler", "1", "2", "arXiv 2011.13456"),
+    Entry("RePaintScheduler", "1", "1, and more", "arXiv 2201.09865"),
     Entry("FlowMatchEulerDiscreteScheduler", "1", "1", "arXiv 2403.03206"),
     Entry("FlowMatchHeunDiscreteScheduler", "2", "2", "arXiv 2403.03206"),
     Entry("FlowMatchLCMScheduler", "exact", "1", "arXiv 2310.04378"),
@@ -163,8 +163,8 @@ ABSENT = {
     "res_multistep_ancestral": "k_euler_ancestral", "res_multistep_ancestral_cfg_pp": "k_euler_ancestral",
     "res_multistep": "k_dpmpp_2m", "res_multistep_cfg_pp": "k_dpmpp_2m", "dpmpp_2m_cfg_pp": "k_dpmpp_2m",
     "cfgpp_ud10_ab": "k_dpmpp_2m", "ipndm": "ipndm", "ipndm_v": "ipndm", "ddim_cfgpp": "ddim", "ddim_cfg": "ddim",
-    "er_sde": "k_dpmpp_3m_sde", "seeds_2": "k_dpmpp_sde", "seeds_3": "k_dpmpp_sde", "sa_solver_pece": "k_dpmpp_2m_sde",
-    "dpmpp_2s_ancestral_cfg_pp": "k_dpmpp_2s_ancestral", "sa_solver": "k_dpmpp_2m_sde",
+    "er_sde": "k_dpmpp_3m_sde", "seeds_2": "k_dpmpp_sde", "seeds_3": "k_dpmpp_sde", "sa_solver_pece": "sa_solver",
+    "dpmpp_2s_ancestral_cfg_pp": "k_dpmpp_2s_ancestral",
 }  # fmt: skip
 # ComfyUI's names for the same with noise drawn on a GPU.
 DRAWN_ELSEWHERE = ("dpmpp_sde_gpu", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde_gpu")

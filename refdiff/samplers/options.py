@@ -77,6 +77,9 @@ def _borrowed_options(family: Family, own: Family | None, data: Mapping[str, Any
     if data.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in family.defaults:
         able = " or ".join(name for name, f in FAMILIES.items() if "rescale_betas_zero_snr" in f.defaults)
         raise BadRequest(f"{family.class_name} has no rescale_betas_zero_snr, by which this model was trained: choose {able}")
+    kind = data.get("prediction_type", "epsilon")
+    if kind != "epsilon" and "prediction_type" not in family.defaults:
+        raise BadRequest(f"{family.class_name} is for networks that predict noise, not for prediction_type {kind!r}")
     asked = {**BORROWED, **data}
     options = {**family.defaults, **{k: v for k, v in asked.items() if k in family.defaults}}
     for key, allowed in family.only.items():
@@ -116,13 +119,13 @@ def _checked(family: Family, options: dict[str, Any]) -> dict[str, Any]:
 BORROWED = {"skip_prk_steps": True}
 
 # What an option's number must be: from here on, and strictly between these.
-WHOLE = {"num_train_timesteps": 1, "steps_offset": 0, "original_inference_steps": 1}
+WHOLE = {"num_train_timesteps": 1, "steps_offset": 0, "original_inference_steps": 1, "correct_steps": 0}
 NUMBERS = {
     "beta_start": (0.0, 1.0), "beta_end": (0.0, 1.0), "sigma_min": (0.0, math.inf), "sigma_max": (0.0, math.inf),
     "clip_sample_range": (0.0, math.inf), "dynamic_thresholding_ratio": (0.0, 1.0), "sample_max_value": (0.0, math.inf),
     "timestep_scaling": (0.0, math.inf),
     "shift": (0.0, math.inf), "shift_terminal": (0.0, 1.0),
-    "sigma_data": (0.0, math.inf), "rho": (0.0, math.inf),
+    "sigma_data": (0.0, math.inf), "rho": (0.0, math.inf), "snr": (0.0, math.inf), "sampling_eps": (0.0, 1.0),
 }  # fmt: skip
 
 
@@ -139,6 +142,8 @@ def check_settings(family: Family, settings: Mapping[str, Any]) -> None:
             raise BadRequest(
                 f"{family.class_name} has no {key}: leave {key} {value} out" + (f", or use --sampler {able}" if able else "")
             )
+        if key in family.arrays:
+            continue
         if key in FLAGS:
             if type(value) is not bool:
                 raise BadRequest(f"{key} {value!r} is not True or False")

@@ -72,14 +72,15 @@ class Sampler:
     def timesteps(self, steps: int) -> np.ndarray:
         """The time of every call of the network.
 
-        Shapes: -> [steps] int64, or float32 for Euler; [steps+1] for PNDM, which calls it twice at its second time
+        Shapes: -> [steps] int64, or float32 for Euler; [steps+1] for PNDM, which calls it twice at its second time; for RePaint,
+        as upstream lists them, with the moves back up
         Raises: BadRequest for steps outside 1..number of training times
         """
         grid = self._grid(steps)
         return grid.times if grid.calls is None else grid.calls
 
     def sigmas(self, steps: int) -> np.ndarray:
-        """The noise before each step and after the last.  Shapes: -> [steps+1]"""
+        """The noise before each step and after the last.  Shapes: -> [steps+1], more for RePaint, whose ways lead up as well"""
         return self._grid(steps).sigmas
 
     def initial(self, steps: int) -> float:
@@ -121,7 +122,8 @@ class Sampler:
         grid = self._grid(steps)
         _require_step(start, steps)
         if noise is None and self.family.draws(self.config, self.settings):
-            raise BadRequest(f"{self.config['_class_name']} with {dict(self.settings)} needs noise: give a random stream")
+            told = {key: value for key, value in self.settings.items() if key not in self.family.arrays}
+            raise BadRequest(f"{self.config['_class_name']} with {told} needs noise: give a random stream")
         return self._steps(model, x, grid, noise, start)
 
     def _steps(self, model: Model, x: Array, grid: Grid, noise: Stream | None, start: int) -> Iterator[Step]:

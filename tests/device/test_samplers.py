@@ -25,7 +25,7 @@ def model(x, t):
     return guide(conditional * 0.5, conditional, scale=3.0)
 
 
-def sampler(name: str, prediction_type: str, eta: float):
+def sampler(name: str, prediction_type: str, eta: float, settings: dict):
     options = {
         "beta_schedule": "scaled_linear",
         "beta_start": 0.00085,
@@ -38,7 +38,7 @@ def sampler(name: str, prediction_type: str, eta: float):
     }
     family = FAMILIES[name]
     allowed = {k: v for k, v in options.items() if k in family.defaults and (k not in family.only or v in family.only[k])}
-    return from_config({"_class_name": family.class_name, **allowed}, eta=eta)
+    return from_config({"_class_name": family.class_name, **allowed}, eta=eta, settings=settings)
 
 
 CHOOSES = ("k_dpm_adaptive",)  # each step's error decides on the host how long the next one is
@@ -55,12 +55,13 @@ NONE_YET = ("k_restart",)  # a run as short as this one is not begun again
     ],
 )
 def test_sampler(name, prediction_type):
-    chosen = sampler(name, prediction_type, 0.0)
+    chosen = sampler(name, prediction_type, 0.0, {})
     draws = chosen.family.draws(chosen.config, chosen.settings)
 
     def run(x, start):
         noise = stream("numpy", 3) if draws else None
-        return chosen.sample(model, x, STEPS, start=start, noise=noise)
+        arrays = {"original_image": 0.5 * x, "mask": (x > 0.0).astype(x.dtype)} if name == "repaint" else {}
+        return sampler(name, prediction_type, 0.0, arrays).sample(model, x, STEPS, start=start, noise=noise)
 
     for start in (0, 2):
         device, crossed = run_on_device(run, X, start=start)
@@ -70,14 +71,14 @@ def test_sampler(name, prediction_type):
 
 
 def test_only_fresh_noise_goes_over():
-    chosen = sampler("ddim", "epsilon", 1.0)
+    chosen = sampler("ddim", "epsilon", 1.0, {})
     device, crossed = run_on_device(lambda x: chosen.sample(model, x, STEPS, noise=stream("numpy", 3)), X)
     assert_same(device, chosen.sample(model, X, STEPS, noise=stream("numpy", 3)))
     assert 0 < crossed.to_device <= STEPS and crossed.to_host == 0, crossed.events
 
 
 def test_noise_is_added_on_the_device():
-    chosen = sampler("ddim", "epsilon", 0.0)
+    chosen = sampler("ddim", "epsilon", 0.0, {})
     device, crossed = run_on_device(lambda x, noise: chosen.add_noise(x, noise, STEPS, 2), X, X[::-1])
     assert_same(device, chosen.add_noise(X, X[::-1], STEPS, 2))
     assert device.dtype == np.float32 and crossed.total == 0

@@ -15,6 +15,8 @@ import diffusers
 import numpy as np
 import torch
 
+SHAPE = (2, 3, 4, 5)
+
 
 class Given:
     """Noise that was drawn before, for both sides: the k-th draw is that of seed (seed, k)."""
@@ -28,13 +30,39 @@ class Given:
         return np.random.default_rng((self.seed, self.drawn)).standard_normal(tuple(shape)).astype(np.float32)
 
 
+class GivenPath:
+    """A Brownian path whose every new piece is the next draw, in place of torchsde's tree: it is only asked downwards."""
+
+    def __init__(self, noise: Given):
+        self.noise, self.values = noise, {}
+
+    def __call__(self, begin: Any, end: Any) -> Any:
+        begin, end = float(begin), float(end)
+        if not self.values:
+            self.values[begin] = np.zeros(SHAPE)
+        lowest = min(self.values)
+        if end < lowest:
+            self.values[end] = self.values[lowest] + (lowest - end) ** 0.5 * self.noise.normal(SHAPE)
+        return torch.from_numpy((self.values[end] - self.values[begin]) / (begin - end) ** 0.5).float()
+
+
 def network(xp: Any, x: Any, t: float) -> Any:
     """A network's stand-in: not linear, and other at every time."""
     return 0.9 * xp.tanh(1.1 * x + 0.2) + 0.3 * xp.cos(2.0 * x + float(t) * 0.01)
 
 
+def score(xp: Any, x: Any, sigma: float) -> Any:
+    """A score's stand-in: x less a picture, divided by a little more than the variance."""
+    width = (1.0 + float(sigma) ** 2) ** 0.5
+    return (network(xp, x / width, sigma) - x / width) / width
+
+
 def network_of(config: Mapping[str, Any]) -> Any:
-    """The stand-in; where the variance is learned, with it in further channels, above 0 and below 1."""
+    """The stand-in; where the variance is learned, with it in further channels, above 0 and below 1; where the network predicts
+    a score, as large as one is.
+    """
+    if "snr" in config:
+        return score
     if not str(config.get("variance_type")).startswith("learned"):
         return network
 
@@ -47,9 +75,13 @@ def network_of(config: Mapping[str, Any]) -> Any:
 def upstream_of(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> Any:
     """The scheduler, its times set, at its first step: where the first time comes twice, upstream's begins with the second."""
     scheduler = copy.deepcopy(_made(json.dumps(config)))
+    if "tau" in settings:
+        scheduler.tau_func = lambda t: float(np.broadcast_to(settings["tau"], len(scheduler))[int(t)])
     planning = inspect.signature(scheduler.set_timesteps).parameters
     number = None if {"timesteps", "sigmas"} & set(settings) else steps  # a list is given instead
     scheduler.set_timesteps(number, **{k: v for k, v in settings.items() if k in planning})
+    if hasattr(scheduler, "set_sigmas"):
+        scheduler.set_sigmas(steps)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
     return scheduler
@@ -66,6 +98,8 @@ def _made(config: str) -> Any:
 def drawing_from(scheduler: Any, noise: Given) -> Any:
     """Let upstream's scheduler draw from `noise`."""
     module = sys.modules[type(scheduler).__module__]
+    if hasattr(module, "BrownianTreeNoiseSampler"):
+        scheduler.noise_sampler = GivenPath(noise)
     if not hasattr(module, "randn_tensor"):
         yield
         return
@@ -82,9 +116,11 @@ def upstream_run(
 ) -> tuple[list[float], list[np.ndarray]]:
     """The time of every call of the network, and the latent after it."""
     scheduler = upstream_of(config, steps, settings)
+    if hasattr(scheduler, "step_pred"):
+        return predictor_corrector_run(scheduler, x, noise)
     known = inspect.signature(scheduler.step).parameters
-    assert set(settings) <= {*known, *inspect.signature(scheduler.set_timesteps).parameters}
-    chosen = {k: v for k, v in settings.items() if k in known}
+    assert set(settings) <= {*known, *inspect.signature(scheduler.set_timesteps).parameters, "tau"}
+    chosen = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in settings.items() if k in known}
     latent, times, found = torch.from_numpy(x) * getattr(scheduler, "init_noise_sigma", 1.0), [], []
     scaled = getattr(scheduler, "scale_model_input", lambda latent, t: latent)
     with drawing_from(scheduler, noise):
@@ -93,8 +129,26 @@ def upstream_run(
                 chosen["prev_timestep"] = scheduler.timesteps[i + 1]
             elif "prev_timestep" in known:
                 chosen["prev_timestep"] = None
+            if i and hasattr(scheduler, "undo_step") and t > scheduler.timesteps[i - 1]:
+                latent = scheduler.undo_step(latent, int(scheduler.timesteps[i - 1]))
+                found.append(latent.numpy())
+                continue
             prediction = network_of(config)(torch, scaled(latent, t), t)
             latent = scheduler.step(prediction, t, latent, **chosen).prev_sample
             times.append(float(t))
             found.append(latent.numpy())
     return times, found
+
+
+def predictor_corrector_run(scheduler: Any, x: np.ndarray, noise: Given) -> tuple[list[float], list[np.ndarray]]:
+    """The same for ScoreSdeVe, as its pipeline runs it: the network is told sigma, and the last latent is the mean."""
+    latent, times, found = torch.from_numpy(x) * scheduler.init_noise_sigma, [], []
+    with drawing_from(scheduler, noise):
+        for t, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=True):
+            for _ in range(scheduler.config.correct_steps):
+                latent = scheduler.step_correct(score(torch, latent, sigma), latent).prev_sample
+            done = scheduler.step_pred(score(torch, latent, sigma), t, latent)
+            latent = done.prev_sample
+            times += [float(sigma)] * (scheduler.config.correct_steps + 1)
+            found.append(latent.numpy())
+    return times, [*found[:-1], done.prev_sample_mean.numpy()]

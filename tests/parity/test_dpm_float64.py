@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from refdiff.samplers import from_config
-from tests.parity.schedulers import network, upstream_of
+from tests.parity.schedulers import Given, drawing_from, network, upstream_of
+from tests.samplers import cases_s
 from tests.samplers.cases import name_of
 from tests.samplers.cases_dpm import CASES
 
 torch.set_num_threads(1)
-CLASSES = ("DEISMultistepScheduler", "UniPCMultistepScheduler", "DPMSolverSinglestepScheduler")
-ALL = [(case, config) for case in CASES if case.class_name in CLASSES for config in case.configs()]
+CLASSES = ("SASolverScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler", "DPMSolverSinglestepScheduler")
+ALL = [(case, config) for case in [*CASES, *cases_s.CASES] if case.class_name in CLASSES for config in case.configs()]
 # With zero terminal SNR betas are differences of roots, and torch's root is not IEEE's: the tables themselves differ, by 1.4e-3.
 PAIRS = [(case, config) for case, config in ALL if not config.get("rescale_betas_zero_snr")]
 RANDOM = ("sde-dpmsolver++",)
@@ -25,9 +26,10 @@ def upstream_steps(config, x, steps):
     scheduler = upstream_of(config, steps, {})
     scheduler.sigmas = scheduler.sigmas.double()
     latent, found = torch.from_numpy(x), []
-    for t in scheduler.timesteps:
-        latent = scheduler.step(network(torch, latent, t), t, latent).prev_sample
-        found.append(latent.numpy())
+    with drawing_from(scheduler, Given(steps)):
+        for t in scheduler.timesteps:
+            latent = scheduler.step(network(torch, latent, t), t, latent).prev_sample
+            found.append(latent.numpy())
     return found
 
 
@@ -39,7 +41,8 @@ def test_every_step_in_float64(case, config, measure):
         if not case.allowed(config, steps, {}):
             continue
         x = np.random.default_rng(steps).standard_normal((2, 3, 4, 5))
-        got = [step.x for step in from_config(config).iterate(lambda x, t: network(np, x, t), x, steps)]
+        sampler = from_config(config)
+        got = [step.x for step in sampler.iterate(lambda x, t: network(np, x, t), x, steps, noise=Given(steps))]
         for ours, theirs in zip(got, upstream_steps(config, x, steps), strict=True):
             assert ours.dtype == theirs.dtype == np.float64
             measure(

@@ -22,7 +22,7 @@ PLUMBING = {"self", "kwargs", "num_inference_steps", "device", "model_output", "
 OUTSIDE = {
     "timesteps": "a grid: Sampler.with_timesteps", "sigmas": "a grid: Sampler.with_sigmas",
     "variance_noise": "stored noise is the stream's", "pred_original_sample": "the network's answer, denoised: the network's",
-    "num_train_timesteps": "the option of the same name says it", "prev_timestep": "the next time of the grid",
+    "num_train_timesteps": "the option of the same name says it", "sampling_eps": "the option of the same name says it", "prev_timestep": "the next time of the grid",
     "original_inference_steps": "LCM's option of the same name says it; for TCD it means even times: Sampler.with_timesteps",
     "per_token_timesteps": "one time a token: another kind of network",
 }  # fmt: skip
@@ -45,6 +45,7 @@ FLOW = "of latents that flow sigmas alone have: upstream takes the sigma of anot
 REFUSED = {
     **{(name, "prediction_type", "flow_prediction"): FLOW for name in ("dpm_multistep", "dpm_singlestep", "deis", "unipc")},
     ("dpm_inverse", "prediction_type", "flow_prediction"): FLOW,
+    ("sa_solver", "prediction_type", "flow_prediction"): FLOW,
     ("dpm_inverse", "use_flow_sigmas", True): "upstream goes down from noise there, which is no inversion",
 }
 
@@ -66,9 +67,12 @@ def test_every_option_is_there_with_its_default(name):
 def test_every_number_of_a_call_is_a_setting(name):
     family = FAMILIES[name]
     scheduler = getattr(diffusers, family.class_name)
-    calls = {**parameters(scheduler.set_timesteps), **parameters(scheduler.step)}
+    steps = [getattr(scheduler, step) for step in ("step", "step_pred", "step_correct") if hasattr(scheduler, step)]
+    calls = {key: value for method in (scheduler.set_timesteps, *steps) for key, value in parameters(method).items()}
+    calls = {key: None if key in family.arrays else value for key, value in calls.items()}  # arrays without which it refuses
     told = {key: value for key, value in calls.items() if key not in OUTSIDE and key not in UNUSED.get(name, ())}
-    settings = {key: value for key, value in family.settings.items() if key != "strength" or key in calls}
+    own = ("strength", "tau")  # of upstream's pipelines; a function, tau_func, there
+    settings = {key: value for key, value in family.settings.items() if key not in own or key in calls}
     assert {key: repr(value) for key, value in settings.items()} == {key: repr(value) for key, value in told.items()}
 
 

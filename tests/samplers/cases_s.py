@@ -1,11 +1,15 @@
-"""iPNDM."""
+"""iPNDM, DPM-Solver SDE, SA-Solver, the variance-exploding SDE and RePaint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from tests.samplers.cases import Case
+import numpy as np
+
+from tests.samplers.cases import COSINE, LINEAR, SCALED, Case
+from tests.samplers.cases_first import PREDICTIONS, RAMPS, SPACING, within_the_table
+from tests.samplers.cases_k import every_second
 
 BETAS = [1.0, 0.97, 0.85, 0.6, 0.41, 0.2, 0.05, 0.0]  # seven steps
 
@@ -24,9 +28,84 @@ def ipndm_times_bound(config: Mapping[str, Any]) -> float:
     return 1e-5
 
 
+def sde_bound(config: Mapping[str, Any], steps: int) -> float:
+    """In 2 steps float32 leaves few digits of the sigma to go down to: measured 1.1e-5, else below 1e-5."""
+    return 5e-5 if steps == 2 else 1e-5
+
+
+def sa_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
+    """Upstream cannot threshold with noise_prediction, nor take flow_prediction there; leading times of 1000 steps are all one,
+    and those of 999 with an offset begin beyond training.
+    """
+    by_noise = config["algorithm_type"] == "noise_prediction"
+    flow = config["prediction_type"] == "flow_prediction"
+    ramp = any(value is True for key, value in config.items() if key.startswith("use_"))
+    leading = config["timestep_spacing"] == "leading" and not ramp
+    return not (by_noise and (config["thresholding"] or flow)) and not (leading and steps >= 999)
+
+
+def sa_bound(config: Mapping[str, Any], steps: int) -> float:
+    """Upstream takes differences of products of logarithms and exponentials in float32, which leave few digits where orders are
+    high and steps short: measured 7.2e-3 in 10 steps of the cosine's beta ramp. In float64 all agree to 1e-6
+    (tests/parity/test_dpm_float64.py).
+    """
+    return 5e-2
+
+
+def score_bound(config: Mapping[str, Any], steps: int) -> float:
+    """From sigma 1348 a long step leaves few digits of x in float32: measured 1.4e-5 in 3 steps."""
+    return 5e-5
+
+
+def repaint_bound(config: Mapping[str, Any], steps: int) -> float:
+    """A run has several moves for each step: measured 1.1e-5 after 39 of them, in 10 steps."""
+    return 1e-4
+
+
+FLOWING = {"use_flow_sigmas": True, "flow_shift": 3.0}
+FLOWS: list[Any] = [FLOWING, {**FLOWING, "prediction_type": "flow_prediction"}]
+TAUS = np.linspace(0.0, 1.5, 1000)
+PICTURE = np.random.default_rng(1).standard_normal((2, 3, 4, 5)).astype(np.float32)
+MASK = (np.random.default_rng(2).random((2, 1, 4, 5)) < 0.5).astype(np.float32)
+
+
+def filling(**jumps: int) -> dict[str, Any]:
+    """RePaint's settings."""
+    return {"original_image": PICTURE, "mask": MASK, **jumps}
+
+
 CASES = [
     Case(
         "IPNDMScheduler", {}, {"trained_betas": [None, BETAS], "num_train_timesteps": [1000]}, allowed=as_many_as_given,
         times_bound=ipndm_times_bound,
+    ),
+    Case(
+        "DPMSolverSDEScheduler", {},
+        {"betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS[:2], "spacing": SPACING, "ramps": RAMPS},
+        settings=({}, {"s_noise": 0.9}), allowed=within_the_table, keep=every_second, bound=sde_bound,
+    ),
+    Case(
+        "SASolverScheduler", {},
+        {
+            "betas": [SCALED, LINEAR, COSINE], "prediction_type": PREDICTIONS,
+            "spacing": SPACING, "ramps": [*RAMPS, *FLOWS], "predictor_order": [2, 1, 3, 4], "corrector_order": [2, 1, 3, 4],
+            "algorithm_type": ["data_prediction", "noise_prediction"], "lower_order_final": [True, False],
+            "thresholding": [False, True],
+        },
+        settings=({}, {"tau": 0.0}, {"tau": TAUS}), allowed=sa_allowed, bound=sa_bound, steps=(1, 2, 3, 7, 10),
+    ),
+    Case(
+        "ScoreSdeVeScheduler", {},
+        {
+            "snr": [0.15, 0.3], "sigma_max": [1348.0, 50.0], "sigma_min": [0.01, 0.2], "sampling_eps": [1e-5, 0.05],
+            "correct_steps": [1, 0, 2], "num_train_timesteps": [2000, 1000],
+        },
+        bound=score_bound,
+    ),
+    Case(
+        "RePaintScheduler", {},
+        {"betas": [LINEAR, SCALED, COSINE, {"beta_schedule": "sigmoid"}], "eta": [0.0, 0.5, 1.0], "clip_sample": [True, False]},
+        settings=(filling(), filling(jump_length=2, jump_n_sample=3), filling(jump_length=1, jump_n_sample=2)),
+        bound=repaint_bound, steps=(1, 2, 3, 7, 10, 20),
     ),
 ]  # fmt: skip
