@@ -1,8 +1,9 @@
 """Put trained runs together as the embedded model: weights/embedded, a diffusers folder in float16, and its manifest.
 
-    python tools/make_embedded.py --vae RUN --unet RUN [--unet RUN ...]
+    python tools/make_embedded.py --vae RUN [--decoder RUN] --unet RUN [--unet RUN ...]
 
-Name every U-Net run that led to the last one, in order: the manifest tells how the model was made.
+Name every U-Net run that led to the last one, in order: the manifest tells how the model was made. The autoencoder is that of
+the decoder's run, where there is one.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ def main() -> None:
     """Read the command line and write the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--decoder", type=Path)
     parser.add_argument("--unet", type=Path, action="append", required=True)
     parser.add_argument("--guidance", type=float, default=recipes.DEFAULTS["guidance"])
     args = parser.parse_args()
     target = weights_dir() / "embedded"
     shutil.rmtree(target, ignore_errors=True)
-    for name, run in (("vae", args.vae), ("unet", args.unet[-1]), ("text_encoder", args.unet[-1])):
+    autoencoder = args.vae if args.decoder is None else args.decoder
+    for name, run in (("vae", autoencoder), ("unet", args.unet[-1]), ("text_encoder", args.unet[-1])):
         config, params = open_component(run / MODEL, name)
         save_component(target, name, config, params, dtype="float16")
     build_small(shapes.all_words(), max_length=recipes.PROMPT_TOKENS).write_folder(target / "tokenizer")
@@ -42,7 +45,7 @@ def main() -> None:
     (target / "refdiff.json").write_text(json.dumps({**recipes.DEFAULTS, "guidance": args.guidance}, indent=2) + "\n")
     manifest = weights_dir() / "manifest.json"
     entries = json.loads(manifest.read_text()) if manifest.exists() else {}
-    entries["embedded"] = entry(target, [args.vae, *args.unet])
+    entries["embedded"] = entry(target, [args.vae, *([args.decoder] if args.decoder else []), *args.unet])
     manifest.write_text(json.dumps(entries, indent=2) + "\n")
     print(f"wrote {target}: {sum(f.stat().st_size for f in target.rglob('*') if f.is_file()) / 1e6:.1f} MB")
 
