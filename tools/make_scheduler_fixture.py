@@ -1,20 +1,21 @@
 """Make the fixtures of schedules, normals and samplers with torch and diffusers: python tools/make_scheduler_fixture.py
 
-Writes tests/diffusion/tables.json, tests/diffusion/normals.json and tests/samplers/tables.json. Needs the `parity` extra.
-A long row of numbers is stored at a few places, and whole as the sha256 of its bytes.
+Writes tests/diffusion/tables.json, tests/diffusion/normals.json and tests/samplers/tables.json; with --check it only says
+whether those that are there are right. Needs the `parity` extra. A long row of numbers is stored at a few places, and whole
+as the sha256 of its bytes. The samplers' cases are those of tests/samplers/all_cases.py: run this again when they change.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
+from sampler_tables import differences, sampler_tables, sha256
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 MADE_BY = f"tools/make_scheduler_fixture.py, torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}"
@@ -28,19 +29,6 @@ AT = [0, 1, 2, 3, 10, 100, 250, 499, 500, 501, 750, 900, 998, 999]
 SEEDS = [0, 1, 42, 1234567890, 2**32 - 1, 2**32 + 5, 2**64 - 1]
 # One after another from one seed: an odd number of single draws keeps half a pair over the block draws in between.
 DRAWS = [[3], [16], [17], [2], [1, 4, 16, 16], [2, 3]]
-
-STEPS = [1, 2, 3, 7, 10, 20, 50, 999, 1000]
-SPACINGS = {
-    "DDIMScheduler": ["leading", "trailing", "linspace"],
-    "EulerDiscreteScheduler": ["leading", "trailing", "linspace"],
-    "PNDMScheduler": ["leading", "trailing", "linspace"],
-}
-OPTIONS = {"DDIMScheduler": {"clip_sample": False}, "EulerDiscreteScheduler": {}, "PNDMScheduler": {"skip_prk_steps": True}}
-
-
-def sha256(values: np.ndarray) -> str:
-    """Of the bytes in little-endian order."""
-    return hashlib.sha256(values.astype(values.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
 def schedules() -> list[dict[str, Any]]:
@@ -62,52 +50,46 @@ def normals() -> list[dict[str, Any]]:
     return rows
 
 
-def grid(class_name: str, config: dict[str, Any], steps: int) -> dict[str, Any]:
-    """The times of the calls, the sigma of each step and where the last one goes, the scale of the first latent."""
-    scheduler = getattr(diffusers, class_name)(**config)
-    scheduler.set_timesteps(steps)
-    times = scheduler.timesteps.numpy()
-    if class_name == "EulerDiscreteScheduler":
-        sigmas = scheduler.sigmas.numpy().astype(np.float64)
-    else:
-        alphas = scheduler.alphas_cumprod.numpy().astype(np.float64)
-        visited = [t for i, t in enumerate(times) if i == 0 or t != times[i - 1]]
-        end = visited[-1] - scheduler.config.num_train_timesteps // steps
-        signal = np.append(alphas[visited], alphas[end] if end >= 0 else float(scheduler.final_alpha_cumprod))
-        sigmas = np.sqrt((1.0 - signal) / signal)
-    at = sorted({i % len(sigmas) for i in (0, 1, 2, 3, len(sigmas) // 2, -3, -2, -1)})
+def files() -> dict[str, str]:
+    """The text of every fixture, by its path under tests/."""
     return {
-        "steps": steps,
-        "timesteps": {"dtype": str(times.dtype), "length": len(times), "sha256": sha256(times)},
-        "sigmas": {"length": len(sigmas), "at": at, "values": [float(s) for s in sigmas[at]]},
-        "initial": float(scheduler.init_noise_sigma),
+        "diffusion/tables.json": text(rows=schedules()),
+        "diffusion/normals.json": text(shapes=DRAWS, rows=normals()),
+        "samplers/tables.json": text(**sampler_tables()),
     }
 
 
-def samplers() -> list[dict[str, Any]]:
-    """Every scheduler, spacing and number of steps, with the options of two checkpoints."""
-    rows = []
-    for class_name, spacings in SPACINGS.items():
-        for spacing in spacings:
-            for schedule, offset, to_one in (("scaled_linear", 1, False), ("linear", 0, True)):
-                config = {**OPTIONS[class_name], **SCHEDULES[schedule], "timestep_spacing": spacing, "steps_offset": offset}
-                config |= {} if class_name == "EulerDiscreteScheduler" else {"set_alpha_to_one": to_one}
-                # With an offset, 1000 leading steps begin at time 1000, which is beyond the table.
-                counts = [n for n in STEPS if not (spacing == "leading" and offset + (n - 1) * (1000 // n) > 999)]
-                grids = [grid(class_name, config, n) for n in counts]
-                rows.append({"config": {"_class_name": class_name, **config}, "grids": grids})
-    return rows
+def text(**lists: Any) -> str:
+    """JSON with one row a line."""
+    parts = [f'"made_by": {json.dumps(MADE_BY)}']
+    for name, rows in lists.items():
+        parts.append(f'"{name}": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]")
+    return "{" + ",\n".join(parts) + "}\n"
 
 
-def write(path: Path, rows: list[dict[str, Any]], **shared: Any) -> None:
-    """One row a line."""
-    head = json.dumps({"made_by": MADE_BY, **shared})[:-1]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'{head},\n"rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]}\n", encoding="ascii")
-    print(f"{path.relative_to(TESTS.parent)}: {len(rows)} rows, {path.stat().st_size} bytes")
+def check(made: dict[str, str]) -> int:
+    """Say which of the stored fixtures are not those that are made now; 1 if there are any."""
+    found = []
+    for name, text in made.items():
+        stored = json.loads((TESTS / name).read_text(encoding="ascii"))
+        if name == "samplers/tables.json":
+            found += [f"tests/{name}: {line}" for line in differences(stored, json.loads(text))]
+        elif stored["rows"] != json.loads(text)["rows"]:
+            found.append(f"tests/{name}: other rows")
+    print("\n".join(sorted(found)) or "fixtures: as upstream has it")
+    return 1 if found else 0
+
+
+def main() -> int:
+    """Write, or with --check compare."""
+    made = files()
+    if "--check" in sys.argv[1:]:
+        return check(made)
+    for name, text in made.items():
+        (TESTS / name).write_text(text, encoding="ascii")
+        print(f"tests/{name}: {len(text)} bytes")
+    return 0
 
 
 if __name__ == "__main__":
-    write(TESTS / "diffusion" / "tables.json", schedules())
-    write(TESTS / "diffusion" / "normals.json", normals(), shapes=DRAWS)
-    write(TESTS / "samplers" / "tables.json", samplers())
+    sys.exit(main())

@@ -35,6 +35,15 @@ def times_bound(config: Mapping[str, Any]) -> float:
     return 1e-3 if config.get("rescale_betas_zero_snr") else 1e-6
 
 
+def sigmas_bound(config: Mapping[str, Any]) -> float:
+    """Of sigmas, relative. With zero terminal SNR torch's square root in float32, not IEEE's, is in them: measured 2.3e-6,
+    and for the cosine, whose smallest is a difference of such roots, 1.4e-3.
+    """
+    if not config.get("rescale_betas_zero_snr"):
+        return 1e-6
+    return 5e-3 if config.get("beta_schedule") == "squaredcos_cap_v2" else 1e-5
+
+
 @dataclass(frozen=True)
 class Case:
     """A scheduler: what is always set, the values of each option (a mapping among them sets several at once), what is given to
@@ -51,6 +60,7 @@ class Case:
     bound: Callable[[Mapping[str, Any], int], float] = lambda config, steps: 1e-5
     times_bound: Callable[[Mapping[str, Any]], float] = times_bound
     tables_bound: float = 1e-6
+    sigmas_bound: Callable[[Mapping[str, Any]], float] = sigmas_bound
     whole_times: bool = True  # whether upstream's whole times are whole by choice, not by rounding
 
     def configs(self) -> list[dict[str, Any]]:
