@@ -129,6 +129,7 @@ SIGMAS: dict[str, Sigmas] = {
     "IPNDMScheduler": of_sines,
     "DDIMScheduler": by_strides, "PNDMScheduler": by_strides, "DDIMInverseScheduler": upwards, "DDPMScheduler": to_nothing,
     "LCMScheduler": to_nothing, "UnCLIPScheduler": to_nothing, "TCDScheduler": to_time_0, "HeunDiscreteScheduler": twice,
+    "DPMSolverSDEScheduler": twice,
     "KDPM2DiscreteScheduler": twice, "KDPM2AncestralDiscreteScheduler": twice, "FlowMatchHeunDiscreteScheduler": twice,
 }  # fmt: skip
 

@@ -21,11 +21,11 @@ class Woven:
         self._begin, self._end, self._last = 0.0, 0.0, np.zeros(())
 
     def normal(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The next way's noise, float32.  Shapes: -> shape"""
+        """The next way's noise.  Shapes: -> shape"""
         begin, end = next(self._ways)
         drawn = self._noise.normal(shape)
         if begin == self._begin:
             old, new = (math.sqrt(part / (begin - end)) for part in (begin - self._end, self._end - end))
-            drawn = (old * self._last + new * drawn).astype(np.float32)
+            drawn = old * self._last + new * drawn
         self._begin, self._end, self._last = begin, end, drawn
         return drawn

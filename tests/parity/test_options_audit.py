@@ -22,7 +22,8 @@ PLUMBING = {"self", "kwargs", "num_inference_steps", "device", "model_output", "
 OUTSIDE = {
     "timesteps": "a grid: Sampler.with_timesteps", "sigmas": "a grid: Sampler.with_sigmas",
     "variance_noise": "stored noise is the stream's", "pred_original_sample": "the network's answer, denoised: the network's",
-    "num_train_timesteps": "the option of the same name says it", "sampling_eps": "the option of the same name says it", "prev_timestep": "the next time of the grid",
+    "num_train_timesteps": "the option of the same name says it", "sampling_eps": "so does that of this",
+    "prev_timestep": "the next time of the grid",
     "original_inference_steps": "LCM's option of the same name says it; for TCD it means even times: Sampler.with_timesteps",
     "per_token_timesteps": "one time a token: another kind of network",
 }  # fmt: skip

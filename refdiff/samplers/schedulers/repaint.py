@@ -23,7 +23,7 @@ from refdiff.samplers.family import (
 from refdiff.samplers.grids_score import repaint_grid
 from refdiff.samplers.repaint import Down, filling, repaint
 from refdiff.samplers.step import Denoise, Step
-from refdiff.xp import Array
+from refdiff.xp import Array, array_module
 
 
 def network(options: Options) -> Network:
@@ -65,7 +65,8 @@ def solve(
     """
     if original_image is None or mask is None:
         raise BadRequest("RePaintScheduler fills in a picture: give settings original_image and mask, 1 where it is kept")
-    down = way(denoise, original_image=original_image, mask=mask, noise=noise)
+    image, mask = (array_module(x).asarray(given, dtype=x.dtype) for given in (original_image, mask))
+    down = way(denoise, original_image=image, mask=mask, noise=noise)
     yield from repaint(x, sigmas, betas=betas, down=down, noise=noise)
 
 
