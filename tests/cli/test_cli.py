@@ -224,6 +224,7 @@ def test_interrupt_leaves_no_half_written_file(tmp_path):
     process = subprocess.Popen(
         [*COMMAND, "generate", PROMPT, "-o", str(tmp_path / "a.png"), "--steps", "900", "--count", "3"],
         stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # else ignored where the tests run in the background
     )  # fmt: skip
     seen = ""
     while "1/2700" not in seen:  # the loop has begun

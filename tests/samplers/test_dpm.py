@@ -140,7 +140,6 @@ REFUSED = [
     ("multi", {"prediction_type": "flow_prediction"}, "need use_flow_sigmas"),
     ("multi", {"lambda_min_clipped": "low"}, "lambda_min_clipped"),
     ("multi", {"solver_order": 4}, "solver_order"),
-    ("multi", {"use_dynamic_shifting": True}, "use_dynamic_shifting"),
     ("unipc", {"predict_x0": False}, "cannot end at 0"),
     ("unipc", {"shift_terminal": 0.1}, "needs use_flow_sigmas"),
     ("unipc", {"shift_terminal": 1.5, "use_flow_sigmas": True}, "shift_terminal"),
