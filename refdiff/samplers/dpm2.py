@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from refdiff.diffusion.noise import Stream
-from refdiff.samplers.churn import lifted, raised
+from refdiff.samplers.churn import with_churn
 from refdiff.samplers.step import Denoise, Step, fresh
 from refdiff.xp import Array
 
@@ -20,31 +20,6 @@ def dpm2(denoise: Denoise, x: Array, sigmas: Sequence[float], *, middles: Sequen
     """
     for i, (sigma, target, middle) in enumerate(zip(sigmas[:-1], sigmas[1:], middles, strict=True)):
         x, denoised = _through_the_middle(denoise, x, sigma, middle, target)
-        yield Step(i, target, x, denoised)
-
-
-def dpm2_with_churn(
-    denoise: Denoise,
-    x: Array,
-    sigmas: Sequence[float],
-    *,
-    s_churn: float,
-    s_tmin: float,
-    s_tmax: float,
-    s_noise: float,
-    noise: Stream | None,
-) -> Iterator[Step]:
-    """The same after going back a little, by fresh noise: it is `lifted` to the sigmas of `raised`; m^2 = r s'.
-
-    With churn, noise is drawn for every step, also where it goes nowhere.
-    Shapes: x and the results [B,...], sigmas [n+1]
-    Source: Karras et al. 2022 (arXiv 2206.00364), algorithm 2; k-diffusion's sampling.py, sample_dpm_2
-    """
-    ups = raised(sigmas, steps=len(sigmas) - 1, s_churn=s_churn, s_tmin=s_tmin, s_tmax=s_tmax)
-    for i, (sigma, up, target) in enumerate(zip(sigmas[:-1], ups, sigmas[1:], strict=True)):
-        if s_churn > 0.0:
-            x = lifted(x, sigma, up, s_noise, noise)
-        x, denoised = _through_the_middle(denoise, x, up, math.sqrt(up * target), target)
         yield Step(i, target, x, denoised)
 
 
@@ -81,3 +56,11 @@ def _through_the_middle(denoise: Denoise, x: Array, sigma: float, middle: float,
         trial = x + (middle - sigma) * slope
         slope = (trial - denoise(trial, middle)) / middle
     return x + (target - sigma) * slope, denoised
+
+
+def dpm2_step(denoise: Denoise, x: Array, sigma: float, target: float) -> tuple[Array, Array]:
+    """One of `dpm2`'s steps, with m^2 = s s'.  Shapes: [B,...] -> [B,...], [B,...]"""
+    return _through_the_middle(denoise, x, sigma, math.sqrt(sigma * target), target)
+
+
+dpm2_with_churn = with_churn(dpm2_step)

@@ -5,10 +5,10 @@ Here x = (1 - sigma) x0 + sigma noise, and the velocity is noise - x0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from refdiff.diffusion.noise import Stream
+from refdiff.samplers.churn import lifted, raised
 from refdiff.samplers.step import Denoise, Predict, Step, fresh
 from refdiff.xp import Array
 
@@ -58,17 +58,16 @@ def flow_heun(
     Shapes: x and the results [B,...], sigmas [n+1]
     Source: Karras et al. 2022 (arXiv 2206.00364), algorithm 2, on a straight path
     """
-    gain = min(s_churn / (2 * len(sigmas) - 3), math.sqrt(2.0) - 1.0)
-    for i, sigma in enumerate(sigmas[:-1]):
-        raised, after = sigma * (1.0 + gain) if s_tmin <= sigma <= s_tmax else sigma, sigmas[i + 1]
+    ups = raised(sigmas, steps=2 * len(sigmas) - 3, s_churn=s_churn, s_tmin=s_tmin, s_tmax=s_tmax)
+    for i, (sigma, up, after) in enumerate(zip(sigmas[:-1], ups, sigmas[1:], strict=True)):
         denoised, velocity = predict(x, sigma)
-        if raised > sigma:
-            x = x + s_noise * math.sqrt(raised**2 - sigma**2) * fresh(noise, x)
-        slope = velocity * (sigma / raised)
+        if up > sigma:
+            x = lifted(x, sigma, up, s_noise, noise)
+        slope = velocity * (sigma / up)
         if i + 2 < len(sigmas):
-            second = predict(x + (after - raised) * slope, after)[1]
+            second = predict(x + (after - up) * slope, after)[1]
             slope = 0.5 * (slope + second)
-            if raised > sigma:
+            if up > sigma:
                 fresh(noise, x)
-        x = x + (after - raised) * slope
+        x = x + (after - up) * slope
         yield Step(i, after, x, denoised)

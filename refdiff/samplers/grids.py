@@ -11,6 +11,7 @@ import numpy as np
 
 from refdiff.diffusion import ramps, schedule, spacing
 from refdiff.errors import BadRequest
+from refdiff.samplers.churn import raised
 
 NO_SIGNAL = 1e-16  # instead of 0, where the variance-exploding form has no sigma: 1e8 is as good as infinite in float32
 
@@ -111,15 +112,9 @@ def given_levels(config: Mapping[str, Any], table: np.ndarray) -> tuple[np.ndarr
 
 
 def churned(config: Mapping[str, Any], sigmas: np.ndarray) -> np.ndarray:
-    """The sigma to which churn takes each step back before it begins.
-
-    Math: (1 + g) s, g = min(s_churn / n, sqrt(2) - 1) for s_tmin <= s <= s_tmax, else 0
-    Shapes: [n+1] -> [n]
-    Source: Karras et al. 2022 (arXiv 2206.00364), algorithm 2
-    """
-    begins = sigmas[:-1].astype(np.float64)
-    gain = min(config["s_churn"] / len(begins), math.sqrt(2.0) - 1.0)
-    return begins * np.where((config["s_tmin"] <= begins) & (begins <= config["s_tmax"]), 1.0 + gain, 1.0)
+    """`churn.raised` with a caller's settings, for as many steps as there are sigmas before the last.  Shapes: [n+1] -> [n]"""
+    told = {name: config[name] for name in ("s_churn", "s_tmin", "s_tmax")}
+    return np.array(raised(sigmas.astype(np.float64).tolist(), steps=len(sigmas) - 1, **told))
 
 
 def ramped(config: Mapping[str, Any], times: np.ndarray, sigmas: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

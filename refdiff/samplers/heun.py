@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from refdiff.diffusion.noise import Stream
-from refdiff.samplers.churn import lifted, raised
+from refdiff.samplers.churn import with_churn
 from refdiff.samplers.step import Denoise, Step
 from refdiff.xp import Array
 
@@ -18,31 +17,6 @@ def heun(denoise: Denoise, x: Array, sigmas: Sequence[float]) -> Iterator[Step]:
     """
     for i, (sigma, after) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
         x, denoised = heun_step(denoise, x, sigma, after)
-        yield Step(i, after, x, denoised)
-
-
-def heun_with_churn(
-    denoise: Denoise,
-    x: Array,
-    sigmas: Sequence[float],
-    *,
-    s_churn: float,
-    s_tmin: float,
-    s_tmax: float,
-    s_noise: float,
-    noise: Stream | None,
-) -> Iterator[Step]:
-    """The same after going back a little, by fresh noise: it is `lifted` to the sigmas of `raised`.
-
-    With churn, noise is drawn for every step, also where it goes nowhere.
-    Shapes: x and the results [B,...], sigmas [n+1]
-    Source: Karras et al. 2022 (arXiv 2206.00364), algorithm 2
-    """
-    ups = raised(sigmas, steps=len(sigmas) - 1, s_churn=s_churn, s_tmin=s_tmin, s_tmax=s_tmax)
-    for i, (sigma, up, after) in enumerate(zip(sigmas[:-1], ups, sigmas[1:], strict=True)):
-        if s_churn > 0.0:
-            x = lifted(x, sigma, up, s_noise, noise)
-        x, denoised = heun_step(denoise, x, up, after)
         yield Step(i, after, x, denoised)
 
 
@@ -60,3 +34,6 @@ def heun_step(denoise: Denoise, x: Array, sigma: float, after: float) -> tuple[A
         slope = 0.5 * (slope + (trial - denoise(trial, after)) / after)
         trial = x + (after - sigma) * slope
     return trial, denoised
+
+
+heun_with_churn = with_churn(heun_step)

@@ -144,7 +144,7 @@ class Sampler:
             yield replace(step, index=start + step.index, x=step.x * self.family.outside(step.sigma))
 
     def add_noise(self, x0: Array, noise: Array, steps: int, start: int) -> Array:
-        """A latent with the noise that step `start` of `steps` expects.
+        """A latent with the noise that step `start` of `steps` expects, as `sample` takes it: for 0 in units of `initial`.
 
         Shapes: [B,...], [B,...] -> [B,...]
         Raises: BadRequest for steps outside 1..number of training times, or start outside 0..steps-1
