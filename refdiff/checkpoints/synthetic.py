@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ def write_synthetic(
 ) -> None:
     """Write a synthetic checkpoint, "sd15" or "tiny", into a new or empty folder.
 
-    The weights go to the disk piece by piece. model_index.json comes last, so that a folder cut short shows that it is.
+    The weights go to the disk piece by piece; a failure or an interruption leaves the folder as it was. model_index.json comes
+    last, so that a folder cut short by a crash shows that it is.
     `write_tokenizer(path)` writes the tokenizer folder, which must have CLIP's vocabulary of 49,408.
 
     Raises: BadRequest for an unknown kind or dtype, a folder that is not empty, a full disk
@@ -50,12 +53,26 @@ def write_synthetic(
     declared = {name: declaration(config) for name, config in KINDS[kind].items()}
     total = sum(_bytes(leaves, dtype) for leaves in declared.values())
     done = 0
-    for name, config in KINDS[kind].items():
-        _write_component(folder / name, config, declared[name], seed, dtype, _offset(progress, done, total))
-        done += _bytes(declared[name], dtype)
-    write_tokenizer(folder / "tokenizer")
-    write_scheduler_config(folder, SCHEDULER)
-    write_model_index(folder, scheduler_class=SCHEDULER_CLASS)
+    with _all_or_nothing(folder):
+        for name, config in KINDS[kind].items():
+            _write_component(folder / name, config, declared[name], seed, dtype, _offset(progress, done, total))
+            done += _bytes(declared[name], dtype)
+        write_tokenizer(folder / "tokenizer")
+        write_scheduler_config(folder, SCHEDULER)
+        write_model_index(folder, scheduler_class=SCHEDULER_CLASS)
+
+
+@contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[None]:
+    """Leave a folder as it was, missing or empty, if what fills it fails or is interrupted."""
+    there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        if there:
+            folder.mkdir()
+        raise
 
 
 def declaration(config: Mapping[str, Any]) -> dict[str, Leaf]:

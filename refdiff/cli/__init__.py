@@ -260,10 +260,24 @@ def inspect(model: str | None) -> int:
             click.echo(f"    problem: {part.problem}")
     for name, kind in report.others.items():
         click.echo(f"  {name}: {kind}")
-    for problem in report.lacking:
+    problems = report.lacking or (() if report.problems else unlike(report.folder))
+    for problem in problems:
         click.echo(f"  problem: {problem}")
     click.echo(f"  in all {report.parameters:,} parameters, {report.size / 1e6:.1f} MB")
-    return NO if report.problems else DONE
+    return NO if report.problems or problems else DONE
+
+
+def unlike(folder: Path) -> tuple[str, ...]:
+    """Why the parts of a model, each of them sound, do not go together; empty if they do."""
+    from refdiff.errors import BadRequest
+    from refdiff.pipelines.parts import CONFIGS, check_folder
+
+    try:
+        if all((folder / name).is_dir() for name in CONFIGS):
+            check_folder(folder)
+    except BadRequest as error:
+        return (str(error),)
+    return ()
 
 
 @refdiff.command()

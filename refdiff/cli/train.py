@@ -64,6 +64,8 @@ def decoder(**options: Any) -> int:
 def unet(**options: Any) -> int:
     """Train a U-Net and its text encoder in FOLDER; at the end FOLDER/model is a whole model that `generate` draws with.
 
+    First 40,000 pictures are encoded, which takes minutes and begins again if it is interrupted; then every minute is kept.
+
     Example: refdiff train unet runs/unet --vae runs/vae/model --steps 7500
     """
     return follow(options, unet_states, RECIPE_OF_UNET)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from refdiff.checkpoints.component import component_folder, open_config
 from refdiff.errors import BadRequest
 from refdiff.models.clip_text import CLIPTextConfig
 from refdiff.models.unet import UNetConfig
@@ -13,6 +14,15 @@ from refdiff.models.vae import VAEConfig
 from refdiff.text import Tokenizer
 
 CONFIGS: Mapping[str, type] = {"text_encoder": CLIPTextConfig, "unet": UNetConfig, "vae": VAEConfig}
+
+
+def check_folder(folder: Path) -> None:
+    """Hold the parts of a model folder against one another, by their configurations alone.
+
+    Raises: BadRequest as `check_parts`, and for a configuration or a tokenizer that cannot be read
+    """
+    configs = {name: open_config(component_folder(folder, name))[1] for name in CONFIGS}
+    check_parts(folder, configs, Tokenizer.from_folder(folder / "tokenizer"))
 
 
 def check_parts(folder: Path, configs: Mapping[str, Any], tokenizer: Tokenizer) -> None:

@@ -104,7 +104,7 @@ def recipe_of(pipe: Any, request: Request) -> dict[str, Any]:
         "rng": request.rng,
         "latents": "given" if request.latents is not None else "drawn",
         "sampler": request.sampler or pipe.scheduler.get("_class_name"),
-        "eta": request.eta or 0.0,
+        **({} if request.eta is None else {"eta": request.eta}),
         "steps": request.steps,
         **{kind: list(chosen) for kind, chosen in request.grid.items()},
         "guidance": request.guidance if isinstance(request.guidance, float) else list(request.guidance),

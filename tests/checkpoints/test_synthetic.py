@@ -190,6 +190,22 @@ def test_a_wrong_request_writes_nothing(tmp_path, kind, dtype, words):
     assert os.listdir(tmp_path) == ["precious"]
 
 
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])
+def test_a_failure_leaves_the_folder_as_it_was(tmp_path, there, failure):
+    folder = tmp_path / "new"
+    if there:
+        folder.mkdir()
+
+    def fail(path):
+        assert (folder / "unet").is_dir()
+        raise failure
+
+    with pytest.raises(failure):
+        write_synthetic("tiny", folder, seed=0, dtype="float16", write_tokenizer=fail)
+    assert (list(folder.iterdir()) == []) if there else not folder.exists()
+
+
 def activations(tiny, case) -> list[tuple[str, np.ndarray]]:
     """What every block of the tiny networks hands on, and the end results."""
     rng, seen = np.random.default_rng(0), []

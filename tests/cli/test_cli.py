@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from refdiff import cli
+from refdiff.weights_path import weights_dir
 
 PROMPT = "a large red circle on a yellow background"
 COMMAND = [sys.executable, "-c", "from refdiff.cli import main; main()"]
@@ -211,6 +213,16 @@ def test_inspect_answers_no_for_a_damaged_model(run, tmp_path):
     code, _, err = run("generate", PROMPT, "-o", str(tmp_path / "a.png"), "--model", str(tmp_path / "m"))
     assert code == 2
     assert weights.name in one_line(err)
+
+
+def test_inspect_answers_no_for_parts_of_different_models(run, tmp_path):
+    assert run("synth", "tiny", str(tmp_path / "m"))[0] == 0
+    assert run("inspect", str(tmp_path / "m"))[0] == 0
+    shutil.rmtree(tmp_path / "m" / "text_encoder")
+    shutil.copytree(weights_dir() / "embedded" / "text_encoder", tmp_path / "m" / "text_encoder")
+    code, out, _ = run("inspect", str(tmp_path / "m"))
+    assert code == 1
+    assert "the parts are of different models" in out
 
 
 @pytest.mark.parametrize("command", [[], ["generate"], ["inspect"], ["synth"], ["train"], ["train", "vae"], ["train", "unet"]])
