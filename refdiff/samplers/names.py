@@ -83,7 +83,7 @@ TABLE = (
     Entry("DPMSolverMultistepScheduler", "2", "1", DPM),
     Entry("DPMSolverMultistepInverseScheduler", "2", "1", DPM),
     Entry("DPMSolverSinglestepScheduler", "2", "1", DPM),
-    Entry("DPMSolverSDEScheduler", "1", "2", DPM),
+    Entry("DPMSolverSDEScheduler", "2", "2", DPM),
     Entry("DEISMultistepScheduler", "2", "1", "arXiv 2204.13902", "", "deis", ""),
     Entry("UniPCMultistepScheduler", "3", "1", "arXiv 2302.04867", "", "", "UniPC"),
     Entry("UniPCMultistepScheduler", "3", "1", "arXiv 2302.04867", "", "uni_pc_bh2", "", {"solver_type": "bh2"}),
@@ -115,13 +115,16 @@ TABLE = (
         "k_diffusion.sample_dpmpp_2m_sde", "2", "1", DPM, "", "dpmpp_2m_sde_heun", "DPM++ 2M SDE Heun", {"slope": "heun"},
         EXPONENTIAL,
     ),
-    Entry("k_diffusion.sample_dpmpp_3m_sde", "1", "1", DPM, "sample_dpmpp_3m_sde", "dpmpp_3m_sde", "DPM++ 3M SDE", {}, SHORT_3M),
+    Entry("k_diffusion.sample_dpmpp_3m_sde", "2", "1", DPM, "sample_dpmpp_3m_sde", "dpmpp_3m_sde", "DPM++ 3M SDE", {}, SHORT_3M),
     Entry("k_diffusion.sample_dpmpp_sde", "1", "2", DPM, "sample_dpmpp_sde", "dpmpp_sde", "DPM++ SDE", {}, KARRAS),
     Entry(
-        "k_diffusion.sample_dpmpp_2s_ancestral", "1", "2", DPM, "sample_dpmpp_2s_ancestral", "dpmpp_2s_ancestral", "DPM++ 2S a",
+        "k_diffusion.sample_dpmpp_2s_ancestral", "2", "2", DPM, "sample_dpmpp_2s_ancestral", "dpmpp_2s_ancestral", "DPM++ 2S a",
         {}, KARRAS,
     ),
-    Entry("k_diffusion.sample_dpm_fast", "3", "1", "arXiv 2206.00927", "sample_dpm_fast", "dpm_fast", "DPM fast", {}, WITH_NOISE),
+    Entry(
+        "k_diffusion.sample_dpm_fast", "2 or 3", "1", "arXiv 2206.00927", "sample_dpm_fast", "dpm_fast", "DPM fast", {},
+        WITH_NOISE,
+    ),
     Entry(
         "k_diffusion.sample_dpm_adaptive", "3", "as needed", "arXiv 2206.00927", "sample_dpm_adaptive", "dpm_adaptive",
         "DPM adaptive", {}, WITH_NOISE,

@@ -44,7 +44,7 @@ from tests.samplers.ladder import (
 )
 
 Noisy = Callable[[Array, Sequence[float], Any], Iterator[Step]]
-LADDER = (12, 24, 48, 96)
+LADDER = (48, 96, 192, 384)
 
 
 class Answers:
@@ -72,10 +72,11 @@ class Chance:
     solver: Noisy
     draws: int = 1
     straight: bool = False  # whether the data are on flow matching's path
+    low: float = END  # the last sigma
 
     def moments(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation of the end of n steps, each with what it should be taken off.  Shapes: -> [3], [3]"""
-        sigmas = even_in_log(0.95, 0.1, n) if self.straight else even_in_log(BEGIN, END, n)
+        sigmas = even_in_log(0.95, 0.1, n) if self.straight else even_in_log(BEGIN, self.low, n)
         (first, wide), (last, wanted) = (self.marginal(s) for s in (sigmas[0], sigmas[-1]))
         x = np.tile(first, (self.draws * n + 2, 1))
         x[0] += wide
