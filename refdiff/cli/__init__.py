@@ -163,10 +163,13 @@ def steps_made(steps: int, options: dict[str, Any]) -> int:
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """What would fail only after something was drawn.  Raises: BadRequest"""
+    """What would fail only after the model was read or something was drawn.  Raises: BadRequest"""
     from refdiff.diffusion.noise import stream
     from refdiff.errors import BadRequest
+    from refdiff.samplers.names import named
 
+    if options["sampler"] is not None:
+        named(options["sampler"])
     stream(options["rng"], options["seed"] + options["count"] - 1)
     folder = options["save_steps"]
     if folder is not None:
@@ -310,7 +313,10 @@ def synth(kind: str, folder: Path, dtype: str, seed: int) -> int:
 def samplers() -> int:
     """List every sampler: its names here and elsewhere, its order, its calls of the network, and where it is published.
 
-    Each line's names mean the same, and may end in karras, exponential, beta, sgm_uniform or normal.
+    The names of a line are for one sampler, but a program's name brings that program's schedule and conventions with it. After
+    the list stand the schedules in which a name may end, and the rule by which a name is looked up: case, blanks and "_" do not
+    matter; the names here come before those of other programs, unless they are written as AUTOMATIC1111 writes them ("Euler a",
+    "DPM++ 2M Karras") or with a program before a colon ("comfyui:euler karras").
 
     Example: refdiff samplers
     """

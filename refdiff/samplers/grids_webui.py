@@ -107,7 +107,7 @@ def exponential(steps: int, table: np.ndarray, ends: Ends) -> np.ndarray:
 
 
 def polyexponential(steps: int, table: np.ndarray, ends: Ends) -> np.ndarray:
-    """The same at distances that grow as a power, rho 1 if not said.  Shapes: -> [n+1]"""
+    """n sigmas whose logarithms are at distances that grow as a power, rho 1 if not said, and 0.  Shapes: -> [n+1]"""
     rho = 1.0 if ends.rho is None else ends.rho
     return with_zero(ramps.polyexponential(steps, low=ends.low, high=ends.high, rho=rho))
 

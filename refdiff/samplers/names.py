@@ -6,12 +6,14 @@ AUTOMATIC1111 1.10's modules/sd_samplers_kdiffusion.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
 from refdiff.errors import BadRequest
+from refdiff.samplers import absent
 from refdiff.samplers.grids_webui import SCHEDULES
 from refdiff.samplers.schedulers import FAMILIES
 from refdiff.samplers.schedulers.k_diffusion import K_FAMILIES
@@ -90,7 +92,7 @@ TABLE = (
     Entry("UniPCMultistepScheduler", "3", "1", "arXiv 2302.04867", "", "uni_pc", "", {"solver_type": "bh1"}),
     Entry("SASolverScheduler", "2", "1", "arXiv 2309.05019", "", "sa_solver", ""),
     Entry("LCMScheduler", "exact", "1", "arXiv 2310.04378", "", "lcm", "LCM"),
-    Entry("TCDScheduler", "exact", "1", "arXiv 2402.19159", "", "", "TCD"),
+    Entry("TCDScheduler", "exact", "1", "arXiv 2402.19159"),
     Entry("CMStochasticIterativeScheduler", "exact", "1", "arXiv 2303.01469"),
     Entry("EDMEulerScheduler", "1", "1", DPM_2),
     Entry("EDMDPMSolverMultistepScheduler", "2", "1", DPM),
@@ -141,6 +143,7 @@ ENDINGS: dict[str, dict[str, Any]] = {
     "sgm_uniform": {**RAMPS, "timestep_spacing": "trailing"},
     "normal": {**RAMPS, "timestep_spacing": "linspace"},
 }
+OWN_TIMES = ("lcm", "tcd")  # whatever the spacing is
 # The schedules of each program, under the names that they have there.
 AYS = ("align_your_steps", "align_your_steps_sdxl")
 SCHEDULES_OF: dict[str, dict[str, str]] = {
@@ -156,21 +159,29 @@ SCHEDULES_OF: dict[str, dict[str, str]] = {
     "automatic1111": {
         **{name: name for name in ("uniform", "karras", "exponential", "polyexponential", "sgm_uniform", "simple", "normal")},
         **{name: name + "_a1111" for name in ("beta", "kl_optimal", *AYS)}, "ddim": "ddim_uniform", "sgmuniform": "sgm_uniform",
+        "ka": "karras", "exp": "exponential",
     },
 }  # fmt: skip
 
-# Samplers of other programs that are not here, and what is near.
-ABSENT = {
-    "heunpp2": "k_heun", "exp_heun_2_x0": "k_heun", "exp_heun_2_x0_sde": "k_heun", "euler_cfg_pp": "k_euler",
-    "gradient_estimation": "k_euler", "euler_ancestral_cfg_pp": "k_euler_ancestral",
-    "res_multistep_ancestral": "k_euler_ancestral", "res_multistep_ancestral_cfg_pp": "k_euler_ancestral",
-    "res_multistep": "k_dpmpp_2m", "res_multistep_cfg_pp": "k_dpmpp_2m", "dpmpp_2m_cfg_pp": "k_dpmpp_2m",
-    "cfgpp_ud10_ab": "k_dpmpp_2m", "ipndm": "ipndm", "ipndm_v": "ipndm", "ddim_cfgpp": "ddim", "ddim_cfg": "ddim",
-    "er_sde": "k_dpmpp_3m_sde", "seeds_2": "k_dpmpp_sde", "seeds_3": "k_dpmpp_sde", "sa_solver_pece": "sa_solver",
-    "dpmpp_2s_ancestral_cfg_pp": "k_dpmpp_2s_ancestral",
-}  # fmt: skip
 # ComfyUI's names for the same with noise drawn on a GPU.
 DRAWN_ELSEWHERE = ("dpmpp_sde_gpu", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde_gpu")
+# AUTOMATIC1111's short names; those of families here come first, but for the endings "ka" and "exp".
+SHORT_NAMES = {
+    "k_euler_a": "Euler a", "k_euler": "Euler", "k_heun": "Heun", "k_lms": "LMS", "k_dpm_2": "DPM2", "k_dpm_2_a": "DPM2 a",
+    "k_dpmpp_2s_a": "DPM++ 2S a", "k_dpmpp_2m": "DPM++ 2M", "k_dpmpp_sde": "DPM++ SDE", "k_dpmpp_2m_sde": "DPM++ 2M SDE",
+    "k_dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun", "k_dpmpp_3m_sde": "DPM++ 3M SDE", "k_dpm_fast": "DPM fast",
+    "k_dpm_ad": "DPM adaptive", "k_lcm": "LCM",
+}  # fmt: skip
+
+RULE = (
+    'Case, blanks, "-", "_" and "+" do not matter, and "++" is "pp".',
+    'A name may end in that of a schedule: "DPM++ 2M Karras", "dpmpp_2m karras", "euler simple".',
+    "Where programs share a name, the first that knows it, with its ending, counts: the names here, then those of ComfyUI, "
+    "k-diffusion, AUTOMATIC1111 and diffusers.",
+    'AUTOMATIC1111 comes first for names with "++" or a capital letter and without "_": "Euler" is its Euler, "euler" is the one '
+    "here, which is diffusers'.",
+    'A program before a colon decides: "comfyui:euler karras", "automatic1111:DDIM", "k-diffusion:heun", "refdiff:lms".',
+)
 
 
 def offered() -> list[Entry]:
@@ -179,11 +190,8 @@ def offered() -> list[Entry]:
 
 
 def named(name: str) -> tuple[str, dict[str, Any]]:
-    """The family and the options that a sampler's name means; case, blanks, "-" and "+" do not matter.
+    """The family and the options that a sampler's name means, by the RULE.
 
-    A name may end in that of a schedule: "DPM++ 2M Karras", "dpmpp_2m+karras", "k_euler_sgm_uniform"; and begin with that of a
-    program: "comfyui:euler". Without a program, it is that of the first which knows the name with its ending: AUTOMATIC1111
-    first for names with "++" or capital letters and without "_", then the families here, ComfyUI, k-diffusion, diffusers.
     Raises: BadRequest for a name that is unknown, or an ending that its sampler cannot follow
     """
     *before, text = name.split(":", 1)
@@ -201,7 +209,7 @@ def named(name: str) -> tuple[str, dict[str, Any]]:
                 return known[head][0], options
             if head in known and ending in EVERY_ENDING:
                 refusal = refusal or f"{FAMILIES[known[head][0]].class_name} has no {ending} sigmas; take {head} alone"
-    raise BadRequest(f'sampler "{name}": {refusal}' if refusal else _unknown(name, plain))
+    raise BadRequest(f'sampler "{name}": {refusal}' if refusal else _unknown(name, plain, programs or _order(text)))
 
 
 NAMESPACES = ("comfyui", "k-diffusion", "automatic1111", "diffusers")
@@ -232,22 +240,42 @@ def _ended(program: str, family: str, own: Mapping[str, Any], ending: str) -> di
         return None if schedule is None else {**own, "schedule": schedule}
     defaults = FAMILIES[family].defaults
     options = ENDINGS.get(ending)
-    if options is None or any(value and key not in defaults for key, value in options.items()):
+    if options is None or family in OWN_TIMES or any(value and key not in defaults for key, value in options.items()):
         return None
     return {**own, **{key: value for key, value in options.items() if key in defaults}}
 
 
-def _unknown(name: str, plain: str) -> str:
+def _unknown(name: str, plain: str, programs: Sequence[str]) -> str:
     """What to say of a name that means nothing here."""
-    heads = [plain, *(head for head, _ in _divided(plain)[::-1])]
-    near = next((ABSENT[head] for head in heads if head in ABSENT), None)
-    if near is not None:
-        return f'sampler "{name}" of another program is not here; near it is {near}'
-    return f'unknown sampler "{name}": choose one of {", ".join(FAMILIES)}, or another name of `refdiff samplers`'
+    divided = _divided(plain)[::-1]
+    for head in (plain, *(head for head, _ in divided)):
+        if head in absent.SAMPLERS and not any(head in _known(program) for program in programs):
+            program, near = absent.SAMPLERS[head]
+            return f'sampler "{name}": {head} is of {program} and not here; near it is {near}'
+    samplers = list({known: "" for program in programs for known in _known(program)})
+    typo = get_close_matches(plain, samplers, n=2, cutoff=0.9)
+    for head, ending in divided:
+        program = next((program for program in programs if head in _known(program)), "")
+        if program and ending in absent.SCHEDULES:
+            origin, near = absent.SCHEDULES[ending]
+            return f'sampler "{name}": the schedule {ending} is of {origin} and not here; near it is {near}'
+        if program and not typo:
+            able = [
+                known
+                for known in SCHEDULES_OF.get(program, ENDINGS)
+                if _ended(program, *_known(program)[head], known) is not None
+            ]
+            near = ", ".join(get_close_matches(ending, able) or able)
+            advice = f"`refdiff samplers` lists all, such as {near}" if near else f"take {head} alone"
+            return f'sampler "{name}": there is no schedule "{ending}" for {head}; {advice}'
+    if plain in EVERY_ENDING:
+        return f'unknown sampler "{name}": that is a schedule; name a sampler before it, such as "dpmpp_2m {plain}"'
+    near = " or ".join(typo or get_close_matches(plain, samplers, n=4))
+    return f'unknown sampler "{name}": ' + (f"did you mean {near}? " if near else "") + "`refdiff samplers` lists all"
 
 
 def _plain(name: str) -> str:
-    plain = "".join(c if c.isalnum() else "_" for c in name.lower().replace("++", "pp").replace("+", " "))
+    plain = "".join(c if c.isalnum() else "_" for c in name.lower().replace("++", "pp ").replace("+", " "))
     return "_".join(part for part in plain.split("_") if part)
 
 
@@ -263,6 +291,9 @@ def _known(program: str) -> dict[str, tuple[str, dict[str, Any]]]:
             known.setdefault(_plain(name), (entry.family, entry.options_in(program)))
     if program == "comfyui":
         known.update({name: known[name.removesuffix("_gpu")] for name in DRAWN_ELSEWHERE})
+    if program == "automatic1111":
+        known.update({short: known[_plain(label)] for short, label in SHORT_NAMES.items()})
     if program == "k-diffusion":
         known.update({name.removeprefix("sample_"): meant for name, meant in list(known.items())})
+        known.update({f"k_diffusion_{name}": meant for name, meant in list(known.items())})
     return known

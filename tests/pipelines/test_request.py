@@ -21,7 +21,7 @@ BAD = {
     "half a step": ({"steps": 2.5}, "2.5 steps cannot be made"),
     "a flag for steps": ({"steps": True}, "True steps cannot be made"),
     "more steps than times": ({"steps": 1001}, "1001"),
-    "unknown sampler": ({"sampler": "magic"}, 'unknown sampler "magic": choose one of ddim, '),
+    "unknown sampler": ({"sampler": "magic"}, 'unknown sampler "magic": `refdiff samplers` lists all'),
     "guidance a word": ({"guidance": "much"}, "guidance 'much' is not a number"),
     "guidance nan": ({"guidance": float("nan")}, "guidance nan is not a number"),
     "guidance infinite": ({"guidance": float("inf")}, "guidance inf is not a number"),
