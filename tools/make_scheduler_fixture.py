@@ -1,12 +1,14 @@
 """Make the fixtures of schedules, normals and samplers with torch and diffusers: python tools/make_scheduler_fixture.py
 
-Writes tests/diffusion/tables.json, tests/diffusion/normals.json and tests/samplers/tables.json; with --check it only says
-whether those that are there are right. Needs the `parity` extra. A long row of numbers is stored at a few places, and whole
-as the sha256 of its bytes. The samplers' cases are those of tests/samplers/all_cases.py: run this again when they change.
+Writes tables.json and normals.json of tests/diffusion, tables.json and trajectories.json of tests/samplers; with --check it
+only says whether those that are there are right, and ends with 1 if not. Needs the `parity` extra, and some minutes. A long
+row of numbers is stored at a few places, and whole as the sha256 of its bytes. The samplers' cases are those of
+tests/samplers/all_cases.py: run this again when they change.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import sys
@@ -14,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import sampler_tables
+import sampler_trajectories
 import torch
-from sampler_tables import differences, sampler_tables, sha256
+from sampler_tables import sha256
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 MADE_BY = f"tools/make_scheduler_fixture.py, torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}"
@@ -55,25 +59,32 @@ def files() -> dict[str, str]:
     return {
         "diffusion/tables.json": text(rows=schedules()),
         "diffusion/normals.json": text(shapes=DRAWS, rows=normals()),
-        "samplers/tables.json": text(**sampler_tables()),
+        "samplers/tables.json": text(**sampler_tables.sampler_tables()),
+        "samplers/trajectories.json": text(runs=sampler_trajectories.trajectories()),
     }
 
 
-def text(**lists: Any) -> str:
-    """JSON with one row a line."""
+def text(**rows: Any) -> str:
+    """JSON with one row, or one entry, a line."""
     parts = [f'"made_by": {json.dumps(MADE_BY)}']
-    for name, rows in lists.items():
-        parts.append(f'"{name}": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]")
+    for name, found in rows.items():
+        if isinstance(found, dict):
+            lines, ends = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found.items()], "{}"
+        else:
+            lines, ends = [json.dumps(row) for row in found], "[]"
+        parts.append(f'"{name}": {ends[0]}\n' + ",\n".join(lines) + f"\n{ends[1]}")
     return "{" + ",\n".join(parts) + "}\n"
 
 
 def check(made: dict[str, str]) -> int:
     """Say which of the stored fixtures are not those that are made now; 1 if there are any."""
-    found = []
+    found, differences = [], {
+        "samplers/tables.json": sampler_tables.differences, "samplers/trajectories.json": sampler_trajectories.differences,
+    }  # fmt: skip
     for name, text in made.items():
         stored = json.loads((TESTS / name).read_text(encoding="ascii"))
-        if name == "samplers/tables.json":
-            found += [f"tests/{name}: {line}" for line in differences(stored, json.loads(text))]
+        if name in differences:
+            found += [f"tests/{name}: {line}" for line in differences[name](stored, json.loads(text))]
         elif stored["rows"] != json.loads(text)["rows"]:
             found.append(f"tests/{name}: other rows")
     print("\n".join(sorted(found)) or "fixtures: as upstream has it")
@@ -82,8 +93,11 @@ def check(made: dict[str, str]) -> int:
 
 def main() -> int:
     """Write, or with --check compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 where a fixture is not upstream's")
+    asked = parser.parse_args()
     made = files()
-    if "--check" in sys.argv[1:]:
+    if asked.check:
         return check(made)
     for name, text in made.items():
         (TESTS / name).write_text(text, encoding="ascii")

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.parity.schedulers import upstream_of  # noqa: E402
 from tests.samplers.cases import Case  # noqa: E402
-from tests.samplers.tables import STEPS, key, positions, rows  # noqa: E402
+from tests.samplers.tables import BACK_AND_FORTH, STEPS, key, plain, positions, rows  # noqa: E402
 
 DIGITS = 9  # of a float32: all
 
@@ -41,7 +41,7 @@ def sampler_tables() -> dict[str, Any]:
                 continue
             text = json.dumps(grid(case, config, settings, steps))
             chosen.append(grids.setdefault(text, len(grids)))
-        found.append({"config": config, "settings": settings, "grids": chosen})
+        found.append({"config": config, "settings": plain(settings), "grids": chosen})
     return {"steps": STEPS, "grids": [json.loads(text) for text in grids], "rows": found}
 
 
@@ -50,7 +50,8 @@ def grid(case: Case, config: Mapping[str, Any], settings: Mapping[str, Any], ste
     scheduler = upstream_of(config, steps, settings)
     times = scheduler.timesteps.numpy()
     sigmas = SIGMAS.get(case.class_name, listed)(scheduler, config, steps)
-    assert len(sigmas) == steps + 1, (config, steps, len(sigmas))
+    moves = len(times) if case.class_name == BACK_AND_FORTH else steps
+    assert len(sigmas) == moves + 1, (config, steps, len(sigmas))
     whole = case.whole_times and bool(np.all(times == np.round(times)))
     seen = {"sha256": sha256(times)} if whole else {"at": short(times[positions(len(times))])}
     some = sigmas[np.isfinite(sigmas) & (sigmas > 0)]
@@ -124,9 +125,23 @@ def upwards(scheduler: Any, config: Mapping[str, Any], steps: int) -> np.ndarray
     return found
 
 
+def by_moves(scheduler: Any, config: Mapping[str, Any], steps: int) -> np.ndarray:
+    """RePaint's: that of the first time, and one stride before the time of each move, down or back up.  Shapes: -> [moves+1]"""
+    times = scheduler.timesteps.numpy()
+    levels = np.append(times[0], times - scheduler.config.num_train_timesteps // steps)
+    found = sigmas_at(scheduler, np.maximum(levels, 0), 1.0)[:-1]
+    found[levels < 0] = 0.0
+    return found
+
+
+def told(scheduler: Any, config: Mapping[str, Any], steps: int) -> np.ndarray:
+    """What ScoreSdeVe's network is told, and at last 0.  Shapes: -> [n+1]"""
+    return np.append(scheduler.sigmas.numpy().astype(np.float64), 0.0)
+
+
 Sigmas = Callable[[Any, Mapping[str, Any], int], np.ndarray]
 SIGMAS: dict[str, Sigmas] = {
-    "IPNDMScheduler": of_sines,
+    "IPNDMScheduler": of_sines, "RePaintScheduler": by_moves, "ScoreSdeVeScheduler": told,
     "DDIMScheduler": by_strides, "PNDMScheduler": by_strides, "DDIMInverseScheduler": upwards, "DDPMScheduler": to_nothing,
     "LCMScheduler": to_nothing, "UnCLIPScheduler": to_nothing, "TCDScheduler": to_time_0, "HeunDiscreteScheduler": twice,
     "DPMSolverSDEScheduler": twice,
@@ -139,9 +154,9 @@ def differences(stored: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[
     old, new = ({key(row["config"], row["settings"]): row for row in data["rows"]} for data in (stored, made))
     yield from (f"no longer a case: {name}" for name in old.keys() - new.keys())
     yield from (f"not there: {name}" for name in new.keys() - old.keys())
-    bounds = {key(config, settings): case for case, config, settings in rows()}
+    cases = {key(config, settings): case for case, config, settings in rows()}
     for name in old.keys() & new.keys():
-        case, config = bounds[name], old[name]["config"]
+        case, config = cases[name], old[name]["config"]
         for steps, one, other in zip(STEPS, old[name]["grids"], new[name]["grids"], strict=True):
             same = one is other or (one is not None and other is not None)
             if same and one is not None:

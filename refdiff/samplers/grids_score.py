@@ -10,6 +10,7 @@ import numpy as np
 
 from refdiff.diffusion import schedule
 from refdiff.errors import BadRequest
+from refdiff.samplers.family import betas_of
 from refdiff.samplers.grids import NO_SIGNAL, Grid
 
 
@@ -53,7 +54,7 @@ def repaint_grid(config: Mapping[str, Any], alphas: np.ndarray, steps: int) -> G
     signal = np.maximum(alphas.astype(np.float64), NO_SIGNAL)
     sigmas = schedule.sigmas_of(np.where(levels >= 0, signal[np.maximum(levels, 0) * stride], 1.0))
     begins = np.append(0, places[:-1]) * stride
-    betas = 1.0 - alphas / np.append(alphas.dtype.type(1.0), alphas[:-1])
+    betas = betas_of(config, "float64" if alphas.dtype == np.float64 else "float32-torch")  # a quotient of alphas has few digits
     up = betas[np.minimum(begins[:, None] + np.arange(stride), len(alphas) - 1)]
     policy = {"betas": np.where(np.diff(sigmas)[:, None] > 0.0, up, 0.0)}
     initial = math.sqrt(1.0 + float(sigmas[0]) ** 2)

@@ -6,7 +6,7 @@ import copy
 import inspect
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -15,19 +15,7 @@ import diffusers
 import numpy as np
 import torch
 
-SHAPE = (2, 3, 4, 5)
-
-
-class Given:
-    """Noise that was drawn before, for both sides: the k-th draw is that of seed (seed, k)."""
-
-    def __init__(self, seed: int):
-        self.seed, self.drawn = seed, 0
-
-    def normal(self, shape: Iterable[int]) -> np.ndarray:
-        """The next draw."""
-        self.drawn += 1
-        return np.random.default_rng((self.seed, self.drawn)).standard_normal(tuple(shape)).astype(np.float32)
+from tests.samplers.stand_in import SHAPE, Given, network_of, score
 
 
 class GivenPath:
@@ -44,32 +32,6 @@ class GivenPath:
         if end < lowest:
             self.values[end] = self.values[lowest] + (lowest - end) ** 0.5 * self.noise.normal(SHAPE)
         return torch.from_numpy((self.values[end] - self.values[begin]) / (begin - end) ** 0.5).float()
-
-
-def network(xp: Any, x: Any, t: float) -> Any:
-    """A network's stand-in: not linear, and other at every time."""
-    return 0.9 * xp.tanh(1.1 * x + 0.2) + 0.3 * xp.cos(2.0 * x + float(t) * 0.01)
-
-
-def score(xp: Any, x: Any, sigma: float) -> Any:
-    """A score's stand-in: x less a picture, divided by a little more than the variance."""
-    width = (1.0 + float(sigma) ** 2) ** 0.5
-    return (network(xp, x / width, sigma) - x / width) / width
-
-
-def network_of(config: Mapping[str, Any]) -> Any:
-    """The stand-in; where the variance is learned, with it in further channels, above 0 and below 1; where the network predicts
-    a score, as large as one is.
-    """
-    if "snr" in config:
-        return score
-    if not str(config.get("variance_type")).startswith("learned"):
-        return network
-
-    def twofold(xp: Any, x: Any, t: float) -> Any:
-        return xp.concatenate([network(xp, x, t), 0.5 + 0.4 * xp.tanh(x + 0.1)], 1)
-
-    return twofold
 
 
 def upstream_of(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> Any:
@@ -114,8 +76,15 @@ def drawing_from(scheduler: Any, noise: Given) -> Any:
 def upstream_run(
     config: Mapping[str, Any], x: np.ndarray, steps: int, settings: Mapping[str, Any], noise: Given
 ) -> tuple[list[float], list[np.ndarray]]:
-    """The time of every call of the network, and the latent after it."""
+    """The time of every call of the network, and the latent after it.
+
+    For a float64 x the tables, which are float32, go into the formulas as float64.
+    """
     scheduler = upstream_of(config, steps, settings)
+    if x.dtype == np.float64:
+        for name, table in list(vars(scheduler).items()):
+            if isinstance(table, torch.Tensor) and table.dtype == torch.float32 and name != "timesteps":
+                setattr(scheduler, name, table.double())
     if hasattr(scheduler, "step_pred"):
         return predictor_corrector_run(scheduler, x, noise)
     known = inspect.signature(scheduler.step).parameters

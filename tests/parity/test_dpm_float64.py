@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from refdiff.samplers import from_config
-from tests.parity.schedulers import Given, drawing_from, network, upstream_of
+from tests.parity.schedulers import upstream_run
 from tests.samplers import cases_s
 from tests.samplers.cases import name_of
 from tests.samplers.cases_dpm import CASES
+from tests.samplers.stand_in import Given, network
 
 torch.set_num_threads(1)
 CLASSES = ("SASolverScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler", "DPMSolverSinglestepScheduler")
@@ -26,18 +27,6 @@ def settings_of(config):
     return {"mu": 0.8} if config.get("use_dynamic_shifting") else {}
 
 
-def upstream_steps(config, x, steps):
-    """Upstream's latents with its tables, which are float32, as float64."""
-    scheduler = upstream_of(config, steps, settings_of(config))
-    scheduler.sigmas = scheduler.sigmas.double()
-    latent, found = torch.from_numpy(x), []
-    with drawing_from(scheduler, Given(steps)):
-        for t in scheduler.timesteps:
-            latent = scheduler.step(network(torch, latent, t), t, latent).prev_sample
-            found.append(latent.numpy())
-    return found
-
-
 @pytest.mark.parametrize(("case", "config"), PAIRS, ids=lambda value: name_of(value) if isinstance(value, dict) else "")
 def test_every_step_in_float64(case, config, measure):
     if config.get("algorithm_type") in RANDOM:
@@ -48,6 +37,7 @@ def test_every_step_in_float64(case, config, measure):
         x = np.random.default_rng(steps).standard_normal((2, 3, 4, 5))
         sampler = from_config(config, settings=settings_of(config))
         got = [step.x for step in sampler.iterate(lambda x, t: network(np, x, t), x, steps, noise=Given(steps))]
-        for ours, theirs in zip(got, upstream_steps(config, x, steps), strict=True):
+        _, wanted = upstream_run(config, x, steps, settings_of(config), Given(steps))
+        for ours, theirs in zip(got, wanted, strict=True):
             assert ours.dtype == theirs.dtype == np.float64
             measure(f"float64, {name_of(config)}, {steps} steps", ours, theirs, BOUND)

@@ -12,10 +12,11 @@ from diffusers.schedulers import AysSchedules
 from refdiff.samplers import from_config
 from refdiff.samplers.listed import PUBLISHED
 from refdiff.samplers.schedulers import FAMILIES
-from tests.parity.schedulers import Given, network_of, upstream_run
+from tests.parity.schedulers import upstream_run
 from tests.parity.test_options_audit import UPSTREAM
 from tests.samplers.cases import LINEAR, SCALED, name_of
 from tests.samplers.cases_k import every_second
+from tests.samplers.stand_in import Given, network_of
 
 TIMES = [(999, 850, 736, 645, 545, 455, 343, 233, 124, 24), (700, 3), (999,), (999, 500, 100, 0), tuple(range(980, -1, -40))]
 BETWEEN = [(998.5, 700.25, 81.0, 3.125), (0.5,)]

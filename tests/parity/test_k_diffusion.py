@@ -15,8 +15,8 @@ from refdiff.samplers import from_config
 from refdiff.samplers.grids_webui import nearest_time, sigma_at
 from refdiff.samplers.schedulers.k_diffusion import K_FAMILIES
 from tests.parity.k_diffusion import external, sampling
-from tests.parity.schedulers import Given, network
 from tests.samplers.cases import COSINE, LINEAR, SCALED
+from tests.samplers.stand_in import Given, network
 
 BETAS = (SCALED, LINEAR, COSINE)
 STEPS = (1, 2, 3, 7, 20, 50, 999, 1000)

@@ -13,7 +13,8 @@ import pytest
 from refdiff.errors import BadRequest
 from refdiff.samplers import from_config
 from refdiff.samplers.schedulers import FAMILIES
-from tests.parity.schedulers import Given, network_of, upstream_run
+from tests.parity.schedulers import upstream_run
+from tests.samplers.stand_in import Given, network_of
 
 UPSTREAM = [name for name, family in FAMILIES.items() if "." not in family.class_name]  # k_diffusion's are not diffusers'
 each = pytest.mark.parametrize("name", UPSTREAM)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from refdiff.samplers import from_config
-from tests.parity.schedulers import Given, network_of, upstream_of, upstream_run
+from tests.parity.schedulers import upstream_of, upstream_run
 from tests.samplers.all_cases import CASES
 from tests.samplers.cases import MANY_STEPS, STEPS, name_of
+from tests.samplers.stand_in import Given, network_of
 
 torch.set_num_threads(1)
 ALL = [(case, config) for case in CASES for config in case.configs()]

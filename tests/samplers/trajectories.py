@@ -1,0 +1,57 @@
+"""The fixture of trajectories, trajectories.json: which runs it has, and where their latents are looked at.
+
+The latents are those that upstream's formulas give in float64 with its tables of float32, so that rounding hides no fault.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tests.samplers.all_cases import CASES
+from tests.samplers.cases import Case
+from tests.samplers.tables import BACK_AND_FORTH, key
+
+PLACES = (0, 29, 58, 61, 90, 119)  # of 120 numbers, in both pictures of the batch
+Run = tuple[Case, dict[str, Any], Mapping[str, Any], int]
+
+
+def runs() -> Iterator[Run]:
+    """Every scheduler in every configuration and with all of its settings, each time in another number of steps."""
+    for case in CASES:
+        for turn, config in enumerate(case.configs()):
+            for further, settings in enumerate(case.settings):
+                possible = [steps for steps in case.steps or (3, 20) if case.allowed(config, steps, settings)]
+                most = 7 if case.class_name == BACK_AND_FORTH else 20
+                long = [steps for steps in possible if 3 <= steps <= most] or possible
+                if long:
+                    yield case, config, settings, long[(turn + further) % len(long)]
+
+
+def name_of_run(run: Run) -> str:
+    """What tells one run from another, in a few letters."""
+    _, config, settings, steps = run
+    return hashlib.sha256(json.dumps([key(config, settings), steps]).encode()).hexdigest()[:12]
+
+
+def seen(latents: list[np.ndarray]) -> list[list[float]]:
+    """Some numbers of the latents after the first step, about half of the steps, and the last, with nine digits."""
+    chosen = [latents[k] for k in sorted({0, len(latents) // 2, len(latents) - 1})]
+    return [[float(f"{float(value):.9g}") for value in latent.ravel()[list(PLACES)]] for latent in chosen]
+
+
+def bound_of(run: Run) -> float:
+    """1e-5: in float64, over the same tables of float32, upstream is as near as 7e-6 (measured), mostly 5e-7; but for
+
+    - zero terminal SNR, where torch's root, which is not IEEE's, is in the table, and `case.bound` holds;
+    - consistency models, to whose last step upstream adds noise, and UnCLIP, whose last step has a rounded share: `case.bound`;
+    - DPM-Solver in several steps, which upstream does in float32 whatever it is given, from the cosine's first sigma of 2e4.
+    """
+    case, config, _, steps = run
+    far = config.get("beta_schedule") == "squaredcos_cap_v2" and case.class_name == "DPMSolverMultistepScheduler"
+    other = case.class_name in ("CMStochasticIterativeScheduler", "UnCLIPScheduler")
+    return case.bound(config, steps) if far or other or config.get("rescale_betas_zero_snr") else 1e-5
