@@ -68,7 +68,7 @@ def dpm_adaptive(
 ) -> Iterator[Step]:
     """Steps of order 2 or 3, each as long as its distance from the order below allows; one that is too long is tried again.
 
-    How many there are depends on the data, and on all pictures of the batch.
+    How many there are depends on the data, and on all pictures of the batch; a run that begins where it ends is one that stays.
     Nothing is drawn with eta 0, nor on the last step.
     Shapes: x and the results [B,...], sigmas: the first and the last above 0 count
     Raises: RefdiffError where the network's answer is not a number
@@ -76,6 +76,8 @@ def dpm_adaptive(
     """
     sigma, low, length, index = sigmas[0], last_above_zero(sigmas), control.first, 0
     last, earlier = x, (0.0, 0.0)
+    if math.log(sigma / low) <= NEAR:
+        yield Step(index, sigma, x, denoise(x, sigma))
     while math.log(sigma / low) > NEAR:
         denoised, factor = denoise(x, sigma), 0.0
         while factor < control.safety:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refdiff.diffusion.noise import stream
 from refdiff.errors import BadRequest
 from refdiff.samplers import from_config
+from refdiff.samplers.schedulers.k_diffusion import K_FAMILIES
 from refdiff.samplers.strength import start_of
 
 SAMPLER = from_config({"_class_name": "DDIMScheduler", "clip_sample": False})
@@ -43,3 +46,14 @@ def test_what_cannot_be_started():
         start_of(0.5, 20, convention="comfy")
     with pytest.raises(BadRequest, match="cannot be made"):
         SAMPLER.start_of(0.5, 0, convention="diffusers")
+
+
+@pytest.mark.parametrize("name", K_FAMILIES)
+@pytest.mark.parametrize("start", [0, 10, 18, 19])
+def test_every_run_has_a_step_wherever_it_begins(name, start):
+    """Also where a solver that does not go to 0 begins with the sigma at which it ends."""
+    sampler, x0 = from_config({"_class_name": K_FAMILIES[name].class_name, "schedule": "karras"}), np.ones((1, 4, 2, 2))
+    x = sampler.add_noise(x0, stream("numpy", 1).normal(x0.shape), 20, start)
+    taken = list(sampler.iterate(lambda x, t: 0.5 * x, x, 20, noise=stream("numpy", 2), start=start))
+    assert taken and [step.index for step in taken] == list(range(start, start + len(taken)))
+    assert all(np.all(np.isfinite(part)) for step in taken for part in (step.x, step.denoised))
