@@ -159,7 +159,8 @@ def test_a_callback_can_interrupt(tiny, asked):
 RECIPES: list[dict] = [
     {}, {"sampler": "euler", "rng": "numpy"}, {"sampler": "ddim", "eta": 0.5}, {"sampler": "DPM++ 2M Karras"},
     {"sampler": "dpm_multistep"}, {"sampler": "k_euler_ancestral"},
-    {"sampler": "euler", "steps": None, "timesteps": [999, 500, 20]}, {"sampler": "EulerDiscreteScheduler", "steps": None, "sigmas": [14.6, 1.5, 0.0]},
+    {"sampler": "euler", "steps": None, "timesteps": [999, 500, 20]},
+    {"sampler": "EulerDiscreteScheduler", "steps": None, "sigmas": [14.6, 1.5, 0.0]},
 ]  # fmt: skip
 
 
