@@ -15,14 +15,28 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from refdiff.samplers import from_config  # noqa: E402
+from tests.parity import k_diffusion  # noqa: E402
 from tests.parity.schedulers import upstream_run  # noqa: E402
 from tests.samplers.stand_in import Given, first_latent  # noqa: E402
-from tests.samplers.trajectories import Run, bound_of, name_of_run, runs, seen  # noqa: E402
+from tests.samplers.trajectories import (  # noqa: E402
+    K_BOUND,
+    KRun,
+    Run,
+    bound_of,
+    k_config,
+    k_runs,
+    name_of_k_run,
+    name_of_run,
+    runs,
+    seen,
+)
 
 
 def trajectories() -> dict[str, list[list[float]]]:
     """What is seen of upstream's latents, by the run's name."""
-    return {name_of_run(run): seen(latents(run)) for run in runs()}
+    found = {name_of_run(run): seen(latents(run)) for run in runs()}
+    return found | {name_of_k_run(run): seen([last_latent(run)]) for run in k_runs()}
 
 
 def latents(run: Run) -> list[np.ndarray]:
@@ -31,6 +45,14 @@ def latents(run: Run) -> list[np.ndarray]:
     x = first_latent(steps).astype(np.float64)
     _, found = upstream_run(config, x, steps, settings, Given(steps))
     return list(case.keep(found, steps))
+
+
+def last_latent(run: KRun) -> np.ndarray:
+    """k-diffusion's, in float32."""
+    name, settings, steps, schedule = run
+    sampler = from_config(k_config(schedule), name=name)
+    found, _ = k_diffusion.upstream_run(sampler, first_latent(steps), steps, settings)
+    return found
 
 
 def differences(stored: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[str]:
@@ -43,6 +65,9 @@ def differences(stored: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[
         name = name_of_run(run)
         if name in old and name in new and not near(old[name], new[name], bound_of(run)):
             yield f"other latents: {name}, {config}, {settings}, {steps} steps"
+    for name in map(name_of_k_run, k_runs()):
+        if name in old and name in new and not near(old[name], new[name], K_BOUND):
+            yield f"other latents: {name}"
 
 
 def near(one: list[list[float]], other: list[list[float]], bound: float) -> bool:

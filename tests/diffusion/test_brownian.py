@@ -44,6 +44,16 @@ def test_however_the_way_is_divided(seed, between):
     np.testing.assert_allclose(parts, path(seed).increment(LOW, HIGH), rtol=0, atol=1e-12)
 
 
+@given(seeds, st.floats(0.0, 20.0), st.floats(0.5, 20.0), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_a_path_elsewhere_is_the_path_on_the_unit_way(seed, low, width, a, b):
+    """Stretched by the root of its way."""
+    here, unit = BrownianPath(seed, (3,), low=low, high=low + width), BrownianPath(seed, (3,), low=0.0, high=1.0)
+    places = [min(low + width * place, low + width) for place in (a, b)]
+    shares = [(place - low) / ((low + width) - low) for place in places]
+    wanted = unit.increment(*shares) * math.sqrt((low + width) - low)
+    np.testing.assert_allclose(here.increment(*places), wanted, rtol=0, atol=1e-12)
+
+
 @given(st.integers(0, 2**32), st.integers(1, 5))
 def test_other_seeds_are_other_paths(seed, distance):
     assert not np.array_equal(path(seed).increment(1.0, 2.0), path(seed + distance).increment(1.0, 2.0))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from refdiff.diffusion import ramps
 from refdiff.samplers import from_config
 from refdiff.samplers.grids_webui import nearest_time, sigma_at
 from refdiff.samplers.schedulers.k_diffusion import K_FAMILIES
-from tests.parity.k_diffusion import external, sampling
+from tests.parity.k_diffusion import sampling, upstream_of, upstream_run
 from tests.samplers.cases import COSINE, LINEAR, SCALED
 from tests.samplers.stand_in import Given, network
 
@@ -26,16 +24,6 @@ models = pytest.mark.parametrize("betas", BETAS, ids=lambda betas: betas["beta_s
 def model_of(betas, **options):
     """A model's options, as a file that is not k-diffusion's says them."""
     return {"_class_name": "PNDMScheduler", "skip_prk_steps": True, **betas, **options}
-
-
-def upstream_of(sampler, model=None) -> Any:
-    """k-diffusion's wrapper with the same training sigmas, of a network that is told time by time."""
-    kind = {"epsilon": external.DiscreteEpsDDPMDenoiser, "v_prediction": external.DiscreteVDDPMDenoiser}
-    alphas = torch.from_numpy((1.0 / (1.0 + sampler.alphas.astype(np.float64) ** 2)).astype(np.float32))
-    wrapped = kind[sampler.config["prediction_type"]](model, alphas, quantize=sampler.config["times"] == "nearest")
-    wrapped.sigmas.copy_(torch.from_numpy(sampler.alphas))
-    wrapped.log_sigmas.copy_(wrapped.sigmas.log())
-    return wrapped
 
 
 def ends_of(sampler):
@@ -76,31 +64,6 @@ def test_schedules(betas, name):
     for steps in STEPS:
         want = UPSTREAM[name](steps, sampler).numpy()
         np.testing.assert_allclose(sampler.sigmas(steps), want, rtol=bound, err_msg=str(steps))
-
-
-def upstream_run(sampler, x, steps, settings) -> tuple[np.ndarray, list[float]]:
-    """The last latent of k-diffusion's function, and the time of each of its network's calls."""
-    times: list[float] = []
-
-    def model(seen, t):
-        times.append(float(t[0]))
-        return network(torch, seen, t[0])
-
-    upstream, noise = upstream_of(sampler, model), Given(5)
-    sigmas = torch.from_numpy(sampler.sigmas(steps))
-    run = getattr(sampling, sampler.family.class_name.removeprefix("k_diffusion."))
-    given, known = dict(settings), inspect.signature(run).parameters
-    if "noise_sampler" in known:
-        given["noise_sampler"] = lambda sigma, after: torch.from_numpy(noise.normal(x.shape))
-    if "sigmas" in known:
-        given["sigmas"] = sigmas
-    else:
-        given |= {"sigma_max": float(sigmas[0]), "sigma_min": float(sigmas[sigmas > 0][-1])}
-    if "n" in known:
-        given["n"] = steps
-    if "sigma_min" in given and steps == 1:
-        given["sigma_min"] = float(sampler.alphas[0])
-    return run(upstream, torch.from_numpy(x) * sigmas[0], disable=True, **given).numpy(), times
 
 
 RUNS = ((1, "uniform"), (2, "simple"), (7, "karras"), (20, "karras"), (20, "kl_optimal_a1111"))

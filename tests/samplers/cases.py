@@ -38,6 +38,7 @@ def times_bound(config: Mapping[str, Any]) -> float:
 def sigmas_bound(config: Mapping[str, Any]) -> float:
     """Of sigmas, relative. With zero terminal SNR torch's square root in float32, not IEEE's, is in the table: near time 0,
     where alpha is near 1, two of its last digits are 1.1e-4 of sigma (measured), and 1.4e-3 with the cosine schedule.
+    With exact roots they are ours: tests/parity/test_exact_roots.py.
     """
     if not config.get("rescale_betas_zero_snr"):
         return 1e-6

@@ -42,7 +42,7 @@ def network_of(config: Mapping[str, Any]) -> Any:
     """The stand-in; where the variance is learned, with it in further channels, above 0 and below 1; where the network predicts
     a score, as large as one is.
     """
-    if "snr" in config:
+    if config["_class_name"] == "ScoreSdeVeScheduler":
         return score
     if not str(config.get("variance_type")).startswith("learned"):
         return network

@@ -45,6 +45,11 @@ NEVER_AT_ZERO = ("consistency", "tcd", "deis", "sa_solver", "dpm_inverse", *CHOO
 # The first two do not hear their first answer, the second of them because there is no noise yet; LCM keeps a share of what it
 # sees; ScoreSdeVe's steps are not at the sigmas that its network is told.
 NOT_TO_IT = ("ipndm", "ddim_inverse", "lcm", "score_sde_ve")
+DRAWS = {  # by their default settings
+    "consistency", "unclip", "flow_lcm", "ddpm", "lcm", "tcd", "dpm_sde", "sa_solver", "score_sde_ve", "repaint",
+    "euler_ancestral", "dpm2_ancestral", "k_euler_ancestral", "k_dpm_2_ancestral", "k_dpmpp_2s_ancestral", "k_dpmpp_sde",
+    "k_dpmpp_2m_sde", "k_dpmpp_3m_sde", "k_restart",
+}  # fmt: skip
 every = pytest.mark.parametrize("name", FAMILIES)
 few = settings(max_examples=6)
 seeds, counts = st.integers(0, 2**32 - 1), st.integers(1, 40)
@@ -200,14 +205,16 @@ def test_a_second_picture_is_that_of_a_fresh_process():
 def test_without_noise_nothing_is_drawn(name):
     """By the default settings, and with eta 0 where there is an eta; and given a stream or none, the run is the same."""
     family = FAMILIES[name]
+    plain = sampler_of(name)
+    assert family.draws(plain.config, plain.settings) == (name in DRAWS)
     chosen = {"eta": 0.0} if "eta" in family.settings else {}
     sampler = sampler_of(name, settings=chosen)
     if family.draws(sampler.config, sampler.settings):
         with pytest.raises(BadRequest, match="needs noise"):
             sampler.sample(bend, latent(1), 6)
         return
-    plain = sampler.sample(bend, latent(1), 6)
-    np.testing.assert_array_equal(sampler.sample(bend, latent(1), 6, noise=Refuses()), plain)
+    alone = sampler.sample(bend, latent(1), 6)
+    np.testing.assert_array_equal(sampler.sample(bend, latent(1), 6, noise=Refuses()), alone)
 
 
 @every

@@ -72,15 +72,6 @@ def test_a_consistency_function_needs_few_steps(n):
     assert_like_the_data(end, slack=0.005)
 
 
-@each
-@pytest.mark.parametrize("steps", [1, 2, 1000])
-def test_few_steps_and_many_and_the_same_twice(config, steps):
-    x = latent(2, np.float32)
-    first, second = (from_config(config).sample(bend, x, steps, noise=stream("numpy", 1)) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-    assert first.dtype == np.float32 and np.isfinite(first).all()
-
-
 def test_churn_alone_draws():
     sampler = from_config(HEUN)
     sampler.sample(bend, latent(1), 4, noise=Refuses())

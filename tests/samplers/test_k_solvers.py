@@ -13,6 +13,7 @@ from refdiff.diffusion import ramps
 from refdiff.diffusion.brownian import BrownianStream
 from refdiff.diffusion.noise import stream
 from refdiff.errors import RefdiffError
+from refdiff.samplers import from_config
 from refdiff.samplers.ancestral import down_and_up
 from refdiff.samplers.churn import raised
 from refdiff.samplers.dpm2 import dpm2, dpm2_with_churn
@@ -25,8 +26,10 @@ from refdiff.samplers.dpmpp_sde import dpmpp_sde, intervals
 from refdiff.samplers.euler_with_churn import euler_with_churn
 from refdiff.samplers.heun import heun, heun_with_churn
 from refdiff.samplers.restart import Interval, restart, webui_plan, with_restarts
+from refdiff.samplers.schedulers.k_diffusion import K_FAMILIES
 from refdiff.xp import array_module
 from tests.device.compare import assert_same, run_on_device
+from tests.samplers.cases import SCALED
 from tests.samplers.test_laws import DEVIATION, MEAN, Counted, Refuses, flow, gaussian, latent
 
 
@@ -204,6 +207,16 @@ def test_fast_makes_as_many_calls_as_it_is_given(calls, orders):
     asked = []
     list(dpm_fast(lambda x, s: asked.append(s) or gaussian(x, s), latent(1), [14.0, 0.02, 0.0], calls=calls, **STILL))
     assert len(asked) == calls
+
+
+@pytest.mark.parametrize("name", K_FAMILIES)
+def test_by_default_the_model_is_stable_diffusions(name):
+    """k-diffusion's functions know no model: a file that says nothing has its betas."""
+    plain = {"_class_name": K_FAMILIES[name].class_name}
+    said = from_config({**plain, **SCALED, "num_train_timesteps": 1000, "prediction_type": "epsilon", "schedule": "uniform"})
+    np.testing.assert_array_equal(from_config(plain).alphas, said.alphas)
+    np.testing.assert_array_equal(from_config(plain).sigmas(25), said.sigmas(25))
+    assert from_config(plain).config == said.config
 
 
 def test_orders_up_to():

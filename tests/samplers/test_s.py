@@ -232,20 +232,3 @@ def test_repaint_is_for_networks_that_predict_noise():
         from_config({"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}, name="repaint")
     with pytest.raises(BadRequest, match="eta"):
         from_config({**REPAINT, "eta": 2.0})
-
-
-@pytest.mark.parametrize("config", [SDE, SA, SCORE, REPAINT], ids=lambda config: config["_class_name"])
-@pytest.mark.parametrize("steps", [1, 2, 500])
-def test_shortest_and_longest_runs(config, steps):
-    """And the same seed twice is the same."""
-    x = np.zeros((2, 4, 3, 5), np.float32) + latent(8).astype(np.float32)
-    filling = {name: value.astype(np.float32) for name, value in FILLING.items()}
-    settings = {**filling, "jump_n_sample": 1} if config is REPAINT else {}
-    network = (lambda x, sigma: (bend(x / sigma, 1.0) - x / sigma) / sigma) if config is SCORE else bend
-    runs = []
-    for _ in range(2):
-        taken = list(from_config(config, settings=settings).iterate(network, x, steps, noise=stream("numpy", 1)))
-        assert [step.index for step in taken] == list(range(steps))
-        runs.append(taken[-1].x)
-    assert np.all(np.isfinite(runs[0])) and runs[0].dtype == np.float32
-    np.testing.assert_array_equal(*runs)

@@ -6,14 +6,17 @@ The latents are those that upstream's formulas give in float64 with its tables o
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from refdiff.samplers.schedulers.k_diffusion import K_FAMILIES
 from tests.samplers.all_cases import CASES
-from tests.samplers.cases import Case
+from tests.samplers.cases import SCALED, Case, whatever
 from tests.samplers.tables import BACK_AND_FORTH, key
 
 PLACES = (0, 29, 58, 61, 90, 119)  # of 120 numbers, in both pictures of the batch
@@ -21,8 +24,12 @@ Run = tuple[Case, dict[str, Any], Mapping[str, Any], int]
 
 
 def runs() -> Iterator[Run]:
-    """Every scheduler in every configuration and with all of its settings, each time in another number of steps."""
-    for case in CASES:
+    """Every scheduler in every configuration and with all of its settings, each time in another number of steps; and with nothing
+    but its name, by its defaults.
+    """
+    bare = {case.class_name: case for case in reversed(CASES)}
+    plain = [replace(case, base={}, options={}, allowed=whatever, bound=bare_bound, steps=(7,)) for case in bare.values()]
+    for case in [*CASES, *plain]:
         for turn, config in enumerate(case.configs()):
             for further, settings in enumerate(case.settings):
                 possible = [steps for steps in case.steps or (3, 20) if case.allowed(config, steps, settings)]
@@ -30,6 +37,41 @@ def runs() -> Iterator[Run]:
                 long = [steps for steps in possible if 3 <= steps <= most] or possible
                 if long:
                     yield case, config, settings, long[(turn + further) % len(long)]
+
+
+def bare_bound(config: Mapping[str, Any], steps: int) -> float:
+    """UnCLIP's, whose last step has a rounded share: measured 5.3e-4."""
+    return 1e-3
+
+
+# k-diffusion's functions, but for two that it has not or that make steps of their own; their settings; steps and schedules.
+K_NAMES = tuple(name for name in K_FAMILIES if name not in ("k_restart", "k_dpm_adaptive"))
+K_SETTINGS: tuple[Mapping[str, Any], ...] = (
+    {}, {"eta": 0.5, "s_noise": 0.9}, {"eta": 0.0}, {"s_churn": 2.0, "s_tmin": 0.1, "s_tmax": 9.0, "s_noise": 1.01},
+    {"order": 2}, {"r": 0.3},
+)  # fmt: skip
+K_GRIDS = ((3, "simple"), (7, "karras"), (10, "uniform"))
+K_BOUND = 2e-5  # both sides in float32
+KRun = tuple[str, Mapping[str, Any], int, str]
+
+
+def k_runs() -> Iterator[KRun]:
+    """Every function with all the settings that it has, each time on the next grid."""
+    for name in K_NAMES:
+        fitting = [settings for settings in K_SETTINGS if set(settings) <= set(K_FAMILIES[name].settings)]
+        for settings, (steps, schedule) in itertools.product(fitting, K_GRIDS):
+            yield name, settings, steps, schedule
+
+
+def k_config(schedule: str) -> dict[str, Any]:
+    """Of a model, and of the schedule to run it by."""
+    return {"_class_name": "PNDMScheduler", "skip_prk_steps": True, **SCALED, "prediction_type": "epsilon", "schedule": schedule}
+
+
+def name_of_k_run(run: KRun) -> str:
+    """What tells one run from another."""
+    name, settings, steps, schedule = run
+    return " ".join([name, *(f"{key}={value:g}" for key, value in settings.items()), str(steps), schedule])
 
 
 def name_of_run(run: Run) -> str:
