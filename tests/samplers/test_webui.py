@@ -22,6 +22,7 @@ from refdiff.samplers.grids_webui import (
     BETWEEN_ENDS,
     SCHEDULES,
     WITH_RHO,
+    nearest_time,
     sigma_at,
 )
 from refdiff.samplers.listed import PUBLISHED
@@ -282,3 +283,11 @@ def test_ends_in_the_wrong_order_are_refused():
 def test_time_of_is_the_inverse_of_sigma_at():
     at = np.array([0.0, 0.4, 17.0, 500.25, 999.0])
     np.testing.assert_allclose(ramps.time_of(sigma_at(at, TABLE), TABLE), at, atol=1e-9)
+
+
+def test_the_nearest_time_is_that_of_the_logarithm():
+    """Between the two means of two neighbours, the upper one is nearer by the logarithm, the lower one by sigma itself."""
+    low, high = TABLE[:-1], TABLE[1:]
+    between = (np.sqrt(low * high) + (low + high) / 2.0) / 2.0
+    np.testing.assert_array_equal(nearest_time(between, TABLE), np.arange(1, TRAINED))
+    np.testing.assert_array_equal(nearest_time(np.array([0.0, 1e-3, 200.0]), TABLE), [0, 0, TRAINED - 1])
