@@ -1,10 +1,17 @@
-"""Attention: NumPy's batched matrix products around a one-pass softmax."""
+"""Attention, a block of scores at a time, and its gradients, with NumPy's batched matrix products."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from refdiff.kernels.cpu.common import ONE, _exp_row, jit, parallel, require_float32
+from refdiff.kernels.cpu.common import ONE, _exp_row, exponential, jit, parallel, require_float32, scratch
+from refdiff.kernels.cpu.vector import TILE, largest, multiply_tile
+
+ROWS, COLUMNS, LANES = TILE
+QUERIES, KEYS = 8 * ROWS, 256  # of a block of scores, which stays in the second cache
+LEAST = np.float32(-3.0e38)  # before any score
 
 
 @jit
@@ -56,10 +63,120 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale: float, causal: bool) -> np.ndarray:
-    """Shapes: [B,T,N*d], [B,S,N*d], [B,S,N*d] -> [B,T,N*d]"""
+    """Softmax and both products a block of queries and keys at a time: no matrix of scores is ever whole.
+
+    Math: with the largest score m and the sum l so far, a block of scores s makes m' = max(m, s),
+        l' = l e^(m - m') + sum e^(s - m'), o' = o e^(m - m') + e^(s - m') v; in the end o / l
+    Shapes: [B,T,N*d], [B,S,N*d], [B,S,N*d] -> [B,T,N*d]
+    Source: Milakov, Gimelshein 2018 (arXiv 1805.02867); Dao et al. 2022 (arXiv 2205.14135), algorithm 1
+    """
     require_float32(q, k, v)
-    q_h, k_h, v_h = (_split_heads(a, heads) for a in (q, k, v))
-    return _merge_heads(_probabilities(q_h, k_h, scale, causal) @ v_h)
+    q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
+    batch, count, width = k.shape
+    depth = width // heads
+    panels, across = -(-count // COLUMNS), -(-depth // COLUMNS)
+    keys = np.empty((batch * heads, panels, depth, COLUMNS), dtype=np.float32)
+    values = np.empty((batch * heads, across, count, COLUMNS), dtype=np.float32)
+    parallel(_pack_heads, batch * heads, 2 * k.size, heads, k, v, keys, values)
+    out = np.empty(q.shape, dtype=np.float32)
+    blocks = -(-q.shape[1] // QUERIES)
+    work = batch * heads * q.shape[1] * count * depth
+    parallel(_attend, batch * heads * blocks, work, blocks, q, keys, values, np.float32(scale), causal, out)
+    return out
+
+
+def _attend(start: int, stop: int, blocks: int, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
+    scores, sums = scratch("scores", QUERIES * KEYS), scratch("sums", QUERIES * values.shape[1] * COLUMNS)
+    args = (start, stop, blocks, q, keys, values, *rest, scores, sums, np.zeros(COLUMNS, np.float32))
+    _stream(*args)
+
+
+@jit
+def _pack_heads(start, stop, heads, k, v, keys, values):
+    """keys[h,p,c,j] = k[p columns + j, c] and values[h,p,s,j] = v[s, p columns + j] for the heads start..stop, 0 beyond."""
+    depth, count = keys.shape[2], v.shape[1]
+    for h in range(start, stop):
+        batch, first = h // heads, (h % heads) * depth
+        for p in range(keys.shape[1]):
+            for j in range(COLUMNS):
+                s = p * COLUMNS + j
+                for c in range(depth):
+                    keys[h, p, c, j] = k[batch, s, first + c] if s < count else 0
+        for p in range(values.shape[1]):
+            many = min(COLUMNS, depth - p * COLUMNS)
+            for s in range(count):
+                for j in range(many):
+                    values[h, p, s, j] = v[batch, s, first + p * COLUMNS + j]
+                for j in range(many, COLUMNS):
+                    values[h, p, s, j] = 0
+
+
+@jit
+def _stream(start, stop, blocks, q, keys, values, scale, causal, out, scores, sums, zeros):
+    """The blocks of queries start..stop, numbered through the heads."""
+    queries, width = q.shape[1:]
+    depth, count, across = keys.shape[2], values.shape[2], values.shape[1]
+    heads, wide = width // depth, across * COLUMNS
+    places, steps = np.empty(QUERIES, np.int64), np.arange(QUERIES) * KEYS
+    tops, totals = np.empty(QUERIES, np.float32), np.empty(QUERIES, np.float32)
+    q_at, places_at, steps_at, zeros_at = q.ctypes.data, places.ctypes.data, steps.ctypes.data, zeros.ctypes.data
+    keys_at, values_at, scores_at, sums_at = keys.ctypes.data, values.ctypes.data, scores.ctypes.data, sums.ctypes.data
+    for item in range(start, stop):
+        h, first = item // blocks, (item % blocks) * QUERIES
+        batch, feature, rows = h // heads, (h % heads) * depth, min(QUERIES, queries - first)
+        for i in range(QUERIES):
+            places[i] = ((batch * queries + first + min(i, rows - 1)) * heads) * depth + feature
+        tops[:], totals[:] = LEAST, 0
+        sums[: QUERIES * wide] = 0
+        for s0 in range(0, min(count, first + rows) if causal else count, KEYS):
+            many = min(KEYS, count - s0)
+            for i in range(0, rows, ROWS):
+                for p in range((many + COLUMNS - 1) // COLUMNS):
+                    right = keys_at + 4 * (h * keys.shape[1] + s0 // COLUMNS + p) * depth * COLUMNS
+                    to = scores_at + 4 * (i * KEYS + p * COLUMNS)
+                    multiply_tile(q_at, places_at + 8 * i, right, depth, (zeros_at, 0), (to, KEYS))
+            for i in range(rows):
+                seen = min(max(first + i + 1 - s0, 0), many) if causal else many
+                row, kept = scores[i * KEYS : i * KEYS + many], sums[i * wide : (i + 1) * wide]
+                tops[i], totals[i] = _absorb(row, seen, scale, tops[i], totals[i], kept)
+            for i in range(0, rows, ROWS):
+                for p in range(across):
+                    right = values_at + 4 * ((h * across + p) * count + s0) * COLUMNS
+                    to = sums_at + 4 * (i * wide + p * COLUMNS)
+                    multiply_tile(scores_at, steps_at + 8 * i, right, many, (to, wide), (to, wide))
+        for i in range(rows):
+            inverse = ONE / totals[i]
+            for c in range(depth):
+                out[batch, first + i, feature + c] = sums[i * wide + c] * inverse
+
+
+@jit
+def _absorb(row, seen, scale, top, total, kept):
+    """Turn a row's scores into e^(scale score - top) under the new top, 0 for those not seen, and shrink what was kept to it.
+
+    Shapes: [S], [d] -> the new top, the new total
+    """
+    if seen == 0:
+        row[:] = 0
+        return top, total
+    vectors = seen // LANES
+    most = largest(row.ctypes.data, vectors) if vectors else row[0]
+    for s in range(vectors * LANES, seen):
+        most = max(most, row[s])
+    new = max(top, most * scale)
+    shrink = exponential(top - new)
+    if shrink < ONE:
+        total *= shrink
+        for c in range(len(kept)):
+            kept[c] *= shrink
+    fresh = np.float32(0)
+    for s in range(seen):
+        e = exponential(row[s] * scale - new)
+        row[s] = e
+        fresh += e
+    for s in range(seen, len(row)):
+        row[s] = 0
+    return new, total + fresh
 
 
 def attention_vjp(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,11 +13,11 @@ import numba
 import numpy as np
 
 from refdiff.core.primitive import Unsupported
+from refdiff.kernels.cpu.vector import float_of_bits
 
 # Sums may be reordered and products fused, but infinities and NaN keep their meaning.
 jit = numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
 inline = numba.njit(nogil=True, inline="always", fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
-
 THREADS = int(os.environ.get("REFDIFF_THREADS", os.cpu_count() or 1))
 SMALL = 1 << 15  # elements below which a second thread costs more than it gives
 _pool: ThreadPoolExecutor | None = None
@@ -39,6 +40,23 @@ def nchw(x: np.ndarray) -> np.ndarray:
     return x.transpose(0, 3, 1, 2)
 
 
+def padded_nhwc(x: np.ndarray, padding: tuple[int, int, int, int]) -> np.ndarray:
+    """The contiguous [B,H',W',C] array of an NCHW view with zeros around it: (top, bottom, left, right).
+
+    It is lent, to this thread until it asks for the next, unless nothing had to be added or moved.
+    """
+    if not any(padding):
+        return nhwc(x)
+    top, bottom, left, right = padding
+    batch, channels, height, width = x.shape
+    shape = (batch, top + height + bottom, left + width + right, channels)
+    image = scratch("padded", math.prod(shape))[: math.prod(shape)].reshape(shape)
+    image[:, :top], image[:, top + height :] = 0.0, 0.0
+    image[:, :, :left], image[:, :, left + width :] = 0.0, 0.0
+    image[:, top : top + height, left : left + width] = x.transpose(0, 2, 3, 1)
+    return image
+
+
 def parallel(kernel: Callable, count: int, size: int, *args: Any) -> None:
     """Run kernel(start, stop, *args) over 0..count, cut into one range a thread; each item is computed whole by one thread.
 
@@ -58,6 +76,18 @@ def parallel(kernel: Callable, count: int, size: int, *args: Any) -> None:
         future.result()
 
 
+_own = threading.local()
+
+
+def scratch(name: str, size: int) -> np.ndarray:
+    """At least `size` floats for this thread alone, the same whenever that name is asked for; what is in them is left over."""
+    held = getattr(_own, name, None)
+    if held is None or held.size < size:
+        held = np.empty(size, dtype=np.float32)
+        setattr(_own, name, held)
+    return held
+
+
 # e^x = 2^n e^r with |r| <= ln 2 / 2: a Taylor polynomial for e^r (its error is 5e-9 of the value), 2^n by its bits.
 LOG2E = np.float32(1.0 / math.log(2.0))
 LN2_HIGH = np.float32(0.693145751953125)
@@ -68,11 +98,21 @@ LOWEST, HIGHEST = np.float32(-87.0), np.float32(88.0)
 
 
 @inline
+def exponential(x: Any) -> Any:
+    """e^x of one float, in a loop as many at once as the processor takes. Below -87 the result is e^-87, about 1e-38."""
+    v = LOWEST if x < LOWEST else HIGHEST if x > HIGHEST else x  # NaN stays
+    k = np.floor(v * LOG2E + np.float32(0.5))
+    r = v - k * LN2_HIGH - k * LN2_LOW
+    p = ((((((C7 * r + C6) * r + C5) * r + C4) * r + C3) * r + C2) * r + ONE) * r + ONE
+    return p * float_of_bits((np.int32(k) + np.int32(127)) << np.int32(23))
+
+
+@inline
 def _exp_row(x, out, bits, n):
     """out[:n] = e^x[:n]; `bits` is an int32 array of the same length. Below -87 the result is e^-87, about 1e-38."""
     for i in range(n):
         v = min(max(x[i], LOWEST), HIGHEST)
-        k = np.float32(math.floor(v * LOG2E + np.float32(0.5)))
+        k = np.floor(v * LOG2E + np.float32(0.5))
         r = v - k * LN2_HIGH - k * LN2_LOW
         p = C7
         p = p * r + C6

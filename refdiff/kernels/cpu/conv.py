@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from refdiff.core.primitive import Unsupported
-from refdiff.kernels.cpu.common import jit, nchw, nhwc, parallel, require_float32
+from refdiff.kernels.cpu import winograd
+from refdiff.kernels.cpu.common import jit, nchw, nhwc, padded_nhwc, parallel, require_float32
+from refdiff.kernels.cpu.product import Weight, product
 from refdiff.ops.conv import Padding
 
 BLOCK = 1 << 24  # floats of gathered windows held at once: 64 MiB
@@ -67,14 +69,18 @@ def _scatter(start, stop, first, dcols, lines, geometry):
 def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, padding: Padding) -> np.ndarray:
     """Shapes: [B,C,H,W], [O,C,K,K], [O] -> [B,O,H',W']"""
     require_float32(x, weight, bias)
-    image, matrix, geometry = _prepare(x, weight, stride, padding)
-    rows, columns = geometry[4:6]
-    y = np.empty((x.shape[0] * rows, columns, weight.shape[0]), dtype=np.float32)
-    for first, count in _blocks(x.shape[0] * rows, columns * len(matrix), multiple=1):
-        cols = _windows(image, geometry, first, count)
-        np.matmul(cols, matrix, out=y[first : first + count].reshape(-1, weight.shape[0]))
-    y += bias
-    return nchw(y.reshape(x.shape[0], rows, columns, -1))
+    if winograd.is_faster(x.shape, weight.shape, stride):
+        return winograd.conv3x3(x, weight, bias, padding=padding)
+    image = padded_nhwc(x, padding)
+    batch, height, width, channels = image.shape
+    tall, wide = weight.shape[2:]
+    rows, columns = (height - tall) // stride + 1, (width - wide) // stride + 1
+    down, across = np.arange(rows) * (stride * width), np.arange(columns) * stride
+    begins = (np.arange(batch)[:, None, None] * (height * width) + down[:, None] + across) * channels
+    taps = (np.arange(tall)[:, None] * width + np.arange(wide)).ravel() * channels
+    flat = Weight(np.ascontiguousarray(weight).reshape(-1), (len(weight), taps.size, channels), (weight[0].size, 1, taps.size))
+    y = product(image.reshape(-1), begins.ravel(), taps, flat, bias)
+    return nchw(y.reshape(batch, rows, columns, -1))
 
 
 def conv2d_vjp(

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
+from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu.common import require_float32
+from refdiff.kernels.cpu.product import Weight, product
+
+WHOLE = np.zeros(1, dtype=np.int64)  # one segment, from the beginning of a row
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """Shapes: [...,D], [D',D], [D'] -> [...,D']"""
     require_float32(x, weight, bias)
-    y = x.reshape(-1, x.shape[-1]) @ weight.T
-    if bias is not None:
-        y += bias
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+    if x.size == 0 or weight.size == 0:
+        raise Unsupported("an empty array")
+    flat, matrix = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.ascontiguousarray(weight)
+    count, (columns, depth) = len(flat), matrix.shape
+    if count * (columns + depth) < columns * depth:  # it costs less to pack the rows than the weights
+        y = product(matrix.reshape(-1), np.arange(columns) * depth, WHOLE, as_weight(flat), None).T
+        y = y.copy() if bias is None else y + bias
+    else:
+        y = product(flat.reshape(-1), np.arange(count) * depth, WHOLE, as_weight(matrix), bias)
+    return y.reshape(*x.shape[:-1], columns)
+
+
+def as_weight(matrix: np.ndarray) -> Weight:
+    """The rows of a contiguous matrix as a product's columns.  Shapes: [N,K]"""
+    columns, depth = matrix.shape
+    return Weight(matrix.reshape(-1), (columns, 1, depth), (depth, 0, 1))
 
 
 def linear_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple:

@@ -1,0 +1,107 @@
+"""The matrix product that linear layers and convolutions share, in blocks that stay in the processor's caches.
+
+out[m,n] = bias[n] + the sum over segments s and k of a[rows[m] + starts[s] + k] weight[n,s,k]. A linear layer has one segment, a
+convolution one for every place of its window, and `rows` say where the windows begin: so nothing is gathered.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refdiff.kernels.cpu.common import THREADS, jit, parallel, scratch
+from refdiff.kernels.cpu.vector import TILE, multiply_tile
+
+ROWS, COLUMNS = TILE.rows, TILE.columns
+DEPTH = 384  # of one step: a panel of so many rows stays in the first cache
+STRIPE = 96  # rows of `a` in one step, whose sums stay in the second cache
+PACKED = 1 << 16  # floats of packed columns in one step, which stay there too
+
+
+class Weight(NamedTuple):
+    """A weight [columns,segments,depth] in flat memory: how many floats lie from one column, segment, and k to the next."""
+
+    flat: np.ndarray
+    shape: tuple[int, int, int]
+    steps: tuple[int, int, int]
+
+
+def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray | None) -> np.ndarray:
+    """The product as the module says it; every number is summed in one order, whatever the number of threads.
+
+    Shapes: [?], [M], [S], [N,S,K], [N] -> [M,N]
+    """
+    count, (columns, segments, depth) = len(rows), weight.shape
+    first = np.zeros(-(-columns // COLUMNS) * COLUMNS, dtype=np.float32)
+    if bias is not None:
+        first[:columns] = bias
+    places = np.full(-(-count // ROWS) * ROWS, rows[-1], dtype=np.int64)
+    places[:count] = rows
+    out = np.empty((len(places), len(first)), dtype=np.float32)
+    panels, work = len(first) // COLUMNS, count * columns * segments * depth
+    args = a, places, starts, weight, first, out
+    if panels >= 2 * THREADS:
+        parallel(_by_panels, panels, work, *args)
+    else:
+        parallel(_by_rows, len(places) // ROWS, work, *args)
+    return np.ascontiguousarray(out[:count, :columns])
+
+
+def _by_panels(start: int, stop: int, a: np.ndarray, rows: np.ndarray, *rest: Any) -> None:
+    _part((0, len(rows)), (start, stop), a, rows, *rest)
+
+
+def _by_rows(start: int, stop: int, a: np.ndarray, rows: np.ndarray, *rest: Any) -> None:
+    _part((start * ROWS, stop * ROWS), (0, len(rest[2]) // COLUMNS), a, rows, *rest)
+
+
+def _part(
+    lines: tuple, panels: tuple, a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, *rest: np.ndarray
+) -> None:
+    """These rows and panels of a product."""
+    bias, out = rest
+    _, segments, depth = weight.shape
+    block = max(PACKED // (min(depth, DEPTH) * COLUMNS), 1)
+    packed = scratch("packed", min(block, panels[1] - panels[0]) * segments * depth * COLUMNS)
+    _product(lines, panels, block, a, rows, starts, weight.flat, weight.shape, weight.steps, bias, packed, out)
+
+
+@jit
+def _product(lines, panels, block, a, rows, starts, weight, shape, steps, bias, packed, out):
+    """The rows `lines` and panels `panels`, each (first, last), of `out`, whose rows and columns are whole tiles."""
+    segments, depth = shape[1], shape[2]
+    size, width = segments * depth * COLUMNS, len(bias)
+    a_at, rows_at, packed_at, bias_at, out_at = (
+        a.ctypes.data,
+        rows.ctypes.data,
+        packed.ctypes.data,
+        bias.ctypes.data,
+        out.ctypes.data,
+    )
+    for p0 in range(panels[0], panels[1], block):
+        p1 = min(p0 + block, panels[1])
+        for p in range(p0, p1):
+            _pack(weight, shape, steps, p, packed[(p - p0) * size : (p - p0 + 1) * size])
+        for m0 in range(lines[0], lines[1], STRIPE):
+            for s in range(segments):
+                for k in range(0, depth, DEPTH):
+                    deep, begin = min(DEPTH, depth - k), s == 0 and k == 0
+                    left, right = a_at + 4 * (starts[s] + k), packed_at + 4 * (s * depth + k) * COLUMNS
+                    for m in range(m0, min(m0 + STRIPE, lines[1]), ROWS):
+                        for p in range(p0, p1):
+                            to = out_at + 4 * (m * width + p * COLUMNS)
+                            base, step = (bias_at + 4 * p * COLUMNS, 0) if begin else (to, width)
+                            multiply_tile(left, rows_at + 8 * m, right + 4 * (p - p0) * size, deep, (base, step), (to, width))
+
+
+@jit
+def _pack(weight, shape, steps, panel, packed):
+    """packed[s,k,j] = weight[panel columns + j, s, k], 0 beyond the last column."""
+    for j in range(COLUMNS):
+        column, at = panel * COLUMNS + j, j
+        for s in range(shape[1]):
+            first = column * steps[0] + s * steps[1]
+            for k in range(shape[2]):
+                packed[at] = weight[first + k * steps[2]] if column < shape[0] else 0
+                at += COLUMNS

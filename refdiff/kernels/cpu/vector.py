@@ -1,0 +1,169 @@
+"""The one loop that is written for the processor's vectors: a tile of a matrix product held in registers.
+
+Numba compiles loops well, but keeps no block of sums in registers; so this loop is built from LLVM's instructions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
+
+
+class Tile(NamedTuple):
+    """Rows and columns of a tile, and the floats of a vector; columns are a multiple of the vector."""
+
+    rows: int
+    columns: int
+    lanes: int
+
+
+# By what the processor has, the first that fits: rows * columns / lanes sums, and what multiplies them, fill its registers.
+TILES = {"avx512f": Tile(12, 32, 16), "avx2": Tile(6, 16, 8), "neon": Tile(8, 8, 4)}
+PLAIN = Tile(4, 4, 1)  # for other processors: LLVM then makes what it can of it
+
+
+def tile_of(features: dict[str, bool]) -> Tile:
+    """The tile for a processor with these features."""
+    return next((tile for name, tile in TILES.items() if features.get(name)), PLAIN)
+
+
+TILE = tile_of(dict(llvmlite.binding.get_host_cpu_features()))
+FLOAT, INDEX = ir.FloatType(), ir.IntType(64)
+VECTOR = FLOAT if TILE.lanes == 1 else ir.VectorType(FLOAT, TILE.lanes)
+
+
+def _multiply_tile(typing: Any, a: Any, rows: Any, b: Any, depth: Any, base: Any, out: Any) -> Any:
+    """One tile of a product, out = base + A B: A's rows lie anywhere, B is [depth,columns], one number after the other.
+
+    `a`, `rows` and `b` are addresses, for arrays handed on in a loop would be counted there; the caller keeps the arrays alive.
+    `rows` holds, as int64, how many floats after `a` each row of the tile begins. `base` and `out` are an address, and the step
+    from row to row in floats: with 0 the same row of `base` is for all, such as a bias.
+
+    Math: out[i,j] = base[i,j] + sum over k of a[rows[i] + k] b[k columns + j], in the order of k, each product and its sum
+        rounded once
+    """
+    place = types.UniTuple(types.int64, 2)
+    return types.void(*[types.int64] * 4, place, place), _emit
+
+
+multiply_tile: Any = intrinsic(_multiply_tile)
+
+
+def _emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+    a, rows, b, depth, base, out = args
+    left, right = _pointer(builder, a, FLOAT), _pointer(builder, b, FLOAT)
+    first = _pointer(builder, rows, INDEX)
+    lines = [builder.gep(left, [builder.load(builder.gep(first, [INDEX(i)]))]) for i in range(TILE.rows)]
+    begin = [_load(builder, pointer) for pointer in _vectors(builder, base)]
+    sums = _loop(builder, lines, right, depth, begin)
+    for pointer, value in zip(_vectors(builder, out), sums, strict=True):
+        builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+    return context.get_dummy_value()
+
+
+def _largest(typing: Any, address: Any, vectors: Any) -> Any:
+    """The largest of the floats in so many vectors, at least one, at an address; NaN is passed over unless it is first."""
+    return types.float32(types.int64, types.int64), _emit_largest
+
+
+largest: Any = intrinsic(_largest)
+
+
+def _emit_largest(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+    start = _pointer(builder, args[0], FLOAT)
+    before, body, after = builder.block, builder.append_basic_block("largest"), builder.append_basic_block("largest.end")
+    begin = _load(builder, start)
+    builder.branch(body)
+    builder.position_at_end(body)
+    k, top = _phi(builder, INDEX, INDEX(0), before), _phi(builder, VECTOR, begin, before)
+    more = _larger(builder, _load(builder, builder.gep(start, [builder.mul(k, INDEX(TILE.lanes))])), top)
+    step = builder.add(k, INDEX(1))
+    k.add_incoming(step, body)
+    top.add_incoming(more, body)
+    builder.cbranch(builder.icmp_signed("<", step, args[1]), body, after)
+    builder.position_at_end(after)
+    if TILE.lanes == 1:
+        return more
+    found, *others = [builder.extract_element(more, ir.IntType(32)(j)) for j in range(TILE.lanes)]
+    for other in others:
+        found = _larger(builder, other, found)
+    return found
+
+
+def _larger(builder: ir.IRBuilder, one: Any, other: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", one, other), one, other)
+
+
+def _loop(builder: ir.IRBuilder, lines: list, right: Any, depth: Any, begin: list) -> list:
+    """The sums after `depth` steps, one vector a row and `lanes` columns."""
+    before, body, after = builder.block, builder.append_basic_block("tile"), builder.append_basic_block("tile.end")
+    builder.cbranch(builder.icmp_signed(">", depth, INDEX(0)), body, after)
+    builder.position_at_end(body)
+    k = _phi(builder, INDEX, INDEX(0), before)
+    sums = [_phi(builder, VECTOR, value, before) for value in begin]
+    panel = builder.gep(right, [builder.mul(k, INDEX(TILE.columns))])
+    factors = [_load(builder, builder.gep(panel, [INDEX(j)])) for j in range(0, TILE.columns, TILE.lanes)]
+    fused = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), FUSED)
+    more: list = []
+    for line in lines:
+        spread = _spread(builder, builder.load(builder.gep(line, [k])))
+        more += [builder.call(fused, [spread, factor, sums[len(more) + j]]) for j, factor in enumerate(factors)]
+    step = builder.add(k, INDEX(1))
+    for phi, value in zip([k, *sums], [step, *more], strict=True):
+        phi.add_incoming(value, builder.block)
+    builder.cbranch(builder.icmp_signed("<", step, depth), body, after)
+    builder.position_at_end(after)
+    ends = [_phi(builder, VECTOR, value, before) for value in begin]
+    for phi, value in zip(ends, more, strict=True):
+        phi.add_incoming(value, body)
+    return ends
+
+
+FUSED = "llvm.fma.f32" if TILE.lanes == 1 else f"llvm.fma.v{TILE.lanes}f32"  # a product and a sum with one rounding
+
+
+def _phi(builder: ir.IRBuilder, kind: Any, value: Any, block: Any) -> Any:
+    phi = builder.phi(kind)
+    phi.add_incoming(value, block)
+    return phi
+
+
+def _vectors(builder: ir.IRBuilder, place: Any) -> list:
+    """Pointers to every vector of a tile that lies in an array."""
+    start, step = _pointer(builder, builder.extract_value(place, 0), FLOAT), builder.extract_value(place, 1)
+    lines = [builder.gep(start, [builder.mul(step, INDEX(i))]) for i in range(TILE.rows)]
+    return [builder.gep(line, [INDEX(j)]) for line in lines for j in range(0, TILE.columns, TILE.lanes)]
+
+
+def _pointer(builder: ir.IRBuilder, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def _load(builder: ir.IRBuilder, pointer: Any) -> Any:
+    return builder.load(builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+
+
+def _spread(builder: ir.IRBuilder, value: Any) -> Any:
+    """A vector of which every float is `value`."""
+    if TILE.lanes == 1:
+        return value
+    nothing = ir.Constant(VECTOR, ir.Undefined)
+    one = builder.insert_element(nothing, value, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(ir.IntType(32), TILE.lanes), [0] * TILE.lanes))
+
+
+def _float_of_bits(typing: Any, bits: Any) -> Any:
+    """The float32 whose bits are those of an int32."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], FLOAT)
+
+    return types.float32(types.int32), emit
+
+
+float_of_bits: Any = intrinsic(_float_of_bits)

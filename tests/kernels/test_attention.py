@@ -1,0 +1,60 @@
+"""Attention by blocks is attention: over the ends of blocks of queries and keys, with scores of any size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refdiff import ops
+from refdiff.kernels.cpu import attention as module
+from refdiff.kernels.cpu import common
+from tests.ops.arrays import reals, relative_error
+
+F32 = np.float32
+COUNTS = st.sampled_from([1, 5, 48, 77, module.KEYS - 1, module.KEYS, module.KEYS + 1, 2 * module.KEYS + 9])
+
+
+@st.composite
+def calls(draw):
+    causal = draw(st.booleans())
+    batch, heads, depth = draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.sampled_from([1, 8, 15, 40]))
+    queries = draw(COUNTS)
+    keys = queries if causal else draw(COUNTS)
+    spread = draw(st.sampled_from([0.1, 1.0, 10.0, 1e3]))
+    q = draw(reals((batch, queries, heads * depth), F32, spread))
+    k, v = (draw(reals((batch, keys, heads * depth), F32)) for _ in range(2))
+    return (q, k, v), {"heads": heads, "scale": depth**-0.5, "causal": causal}
+
+
+@given(calls())
+def test_equals_the_whole_softmax(call):
+    arrays, constants = call
+    want = ops.attention.spec(*(a.astype(np.float64) for a in arrays), **constants)
+    got = module.attention(*arrays, **constants)
+    scores = np.abs(arrays[0]).max() * np.abs(arrays[1]).max() * arrays[0].shape[-1] / constants["heads"] * constants["scale"]
+    assert got.dtype == F32
+    assert relative_error(got, want) < 5e-6 + 2e-7 * scores  # a score's rounding is its exponential's relative error
+
+
+@given(calls())
+def test_two_threads_give_the_bits_of_one(call):
+    arrays, constants = call
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "SMALL", 0)
+        found = []
+        for threads in (1, 2):
+            patch.setattr(common, "THREADS", threads)
+            found.append(module.attention(*arrays, **constants))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_nan_in_one_query_or_value_stays_where_it_belongs():
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, 300, 8)).astype(F32) for _ in range(3))
+    q[0, 7] = np.nan
+    v[0, 290, 3] = np.nan
+    got = module.attention(q, k, v, heads=1, scale=1.0, causal=False)
+    assert np.isnan(got[0, 7]).all() and np.isnan(got[0, :, 3]).all()
+    assert np.isfinite(np.delete(np.delete(got[0], 7, axis=0), 3, axis=1)).all()

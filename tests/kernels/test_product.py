@@ -1,0 +1,121 @@
+"""The blocked product: any rows, segments and strides, whole tiles or not, on one thread or two, for every kind of processor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refdiff.kernels.cpu import common
+from refdiff.kernels.cpu import product as module
+from refdiff.kernels.cpu.product import Weight, product
+from refdiff.kernels.cpu.vector import PLAIN, TILES, tile_of
+
+SIZES = st.sampled_from([1, 2, 3, 5, 7, 15, 16, 17, 33, 97, 130])
+
+
+@st.composite
+def calls(draw):
+    """Overlapping rows, segments that begin anywhere, and a weight in any order of memory."""
+    count, columns, segments = draw(SIZES), draw(SIZES), draw(st.integers(1, 3))
+    depth = draw(SIZES | st.just(module.DEPTH + 5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**20)))
+    a = rng.standard_normal(4 * depth + 50).astype(np.float32)
+    rows = rng.integers(0, 2 * depth + 20, count)
+    starts = rng.integers(0, depth + 20, segments)
+    order = draw(st.permutations(range(3)))
+    shape = (columns, segments, depth)
+    stored = rng.standard_normal([shape[axis] for axis in order]).astype(np.float32)
+    weight = stored.transpose(np.argsort(order))
+    steps = tuple(step // 4 for step in weight.strides)
+    bias = rng.standard_normal(columns).astype(np.float32) if draw(st.booleans()) else None
+    return a, rows, starts, Weight(stored.reshape(-1), shape, steps), bias, weight
+
+
+def loop(a, rows, starts, weight, bias):
+    """The definition, in float64."""
+    places = rows[:, None, None] + starts[:, None] + np.arange(weight.shape[2])
+    whole = np.einsum("msk,nsk->mn", a.astype(np.float64)[places], weight.astype(np.float64))
+    return whole if bias is None else whole + bias
+
+
+@given(calls())
+def test_equals_its_definition(call):
+    *args, weight = call
+    got, want = product(*args), loop(*args[:3], weight, args[4])
+    assert got.dtype == np.float32 and got.flags.c_contiguous
+    assert np.abs(got - want).max() <= 2e-6 * np.sqrt(weight[0].size) * max(np.abs(want).max(), 1.0)
+
+
+@given(calls())
+def test_two_threads_give_the_bits_of_one(call):
+    *args, _ = call
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "SMALL", 0)
+        found = []
+        for threads in (1, 2, 3):
+            patch.setattr(common, "THREADS", threads)
+            patch.setattr(module, "THREADS", threads)
+            found.append(product(*args))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_nan_and_infinity_reach_their_row_alone():
+    a = np.ones((20, 8), np.float32)
+    a[3, 5], a[11, 0] = np.nan, np.inf
+    weight = np.ones((9, 8), np.float32)
+    got = product(a.reshape(-1), np.arange(20) * 8, np.zeros(1, np.int64), Weight(weight.reshape(-1), (9, 1, 8), (8, 0, 1)), None)
+    assert np.isnan(got[3]).all() and np.isposinf(got[11]).all()
+    assert (np.delete(got, [3, 11], axis=0) == 8).all()
+
+
+def test_a_processor_gets_the_first_tile_that_it_can_run():
+    assert tile_of({"avx2": True, "avx512f": True}) == TILES["avx512f"]
+    assert tile_of({"avx2": True, "avx512f": False}) == TILES["avx2"]
+    assert tile_of({"neon": True}) == TILES["neon"]
+    assert tile_of({"sse2": True}) == PLAIN
+
+
+ELSEWHERE = """
+import sys
+import llvmlite.binding
+import numba
+import numpy as np
+
+numba.njit(lambda: 0)()  # Numba asks for the processor once, and is told the truth
+features = llvmlite.binding.get_host_cpu_features
+llvmlite.binding.get_host_cpu_features = lambda: {sys.argv[1]: True}
+from refdiff.kernels.cpu import vector
+
+llvmlite.binding.get_host_cpu_features = features
+from refdiff.kernels.cpu import attention, conv, linear
+
+assert vector.TILE == {**vector.TILES, "plain": vector.PLAIN}[sys.argv[1]]
+rng = np.random.default_rng(0)
+x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((37, 50), (45, 50), (45,)))
+assert np.abs(linear.linear(x, w, b) - (x.astype(float) @ w.T.astype(float) + b)).max() < 1e-4
+image, kernel = rng.standard_normal((1, 33, 34, 30)).astype(np.float32), rng.standard_normal((35, 33, 3, 3)).astype(np.float32)
+y = conv.conv2d(image, kernel, b[:35], stride=1, padding=(1, 1, 1, 1))
+padded = np.pad(image.astype(float), ((0, 0), (0, 0), (1, 1), (1, 1)))
+parts = [np.einsum("bchw,oc->bohw", padded[:, :, i : i + 34, j : j + 30], kernel[:, :, i, j]) for i in range(3) for j in range(3)]
+assert np.abs(y - sum(parts) - b[:35, None, None]).max() < 1e-3
+q = rng.standard_normal((1, 60, 20)).astype(np.float32)
+scores = (q[0] @ q[0].T).astype(float) / 8
+p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+want = p / p.sum(axis=-1, keepdims=True) @ q[0]
+assert np.abs(attention.attention(q, q, q, heads=1, scale=1 / 8, causal=False) - want).max() < 1e-5
+"""
+
+
+@pytest.mark.parametrize("kind", [*TILES, "plain"])
+def test_every_tile_is_right_on_any_processor(kind, tmp_path):
+    """LLVM cuts vectors that the processor does not have into those that it has: slow, but the same numbers."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", ELSEWHERE, kind], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

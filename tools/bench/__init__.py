@@ -1,0 +1,1 @@
+"""What tools/bench_cpu.py measures, a module for each program."""

@@ -1,0 +1,27 @@
+"""refdiff's side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import refdiff.kernels.cpu  # noqa: F401 - registers
+from refdiff.checkpoints import open_component
+from refdiff.core import primitive
+from refdiff.core.params import map_arrays
+from refdiff.models import unet, vae
+from tools.bench.inputs import TIME, unet_inputs, vae_inputs
+
+
+def prepare(work: str, model: Path, size: int, dtype: str) -> Callable[[], np.ndarray]:
+    """A function that does the work once; float64 is done by the specification."""
+    primitive.set_mode("spec" if dtype == "float64" else "fast")
+    config, stored = open_component(model, work)
+    params = map_arrays(lambda a: np.asarray(a, dtype=dtype), stored)
+    if work == "vae":
+        latents = vae_inputs(size).astype(dtype)
+        return lambda: vae.decode(params, config, latents)
+    latents, context = (a.astype(dtype) for a in unet_inputs(size))
+    return lambda: unet.unet(params, config, latents, np.array([TIME, TIME]), context)
