@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from refdiff.diffusion.noise import Stream
 from refdiff.samplers.ancestral import down_and_up
 from refdiff.samplers.step import Denoise, Step, fresh
+from refdiff.samplers.woven import Woven
 from refdiff.xp import Array
 
 
@@ -29,6 +30,17 @@ def dpmpp_sde(
             picture = denoised + (denoise(trial, middle) - denoised) / (2.0 * r)
         x = _towards(x, picture, sigma, after, eta, s_noise, noise)
         yield Step(i, after, x, denoised)
+
+
+def dpmpp_sde_along_a_path(
+    denoise: Denoise, x: Array, sigmas: Sequence[float], *, eta: float, s_noise: float, r: float, noise: Stream | None
+) -> Iterator[Step]:
+    """`dpmpp_sde` whose two noises of a step are of one Brownian path, as k-diffusion's and diffusers' trees make them.
+
+    Noises drawn apart would make it a method of weak order 1, where this one has 2.
+    """
+    woven = None if noise is None else Woven(noise, intervals(sigmas, r=r))
+    return dpmpp_sde(denoise, x, sigmas, eta=eta, s_noise=s_noise, r=r, noise=woven)
 
 
 def partway(sigma: float, after: float, r: float) -> float:

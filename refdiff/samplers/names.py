@@ -118,7 +118,7 @@ TABLE = (
         EXPONENTIAL,
     ),
     Entry("k_diffusion.sample_dpmpp_3m_sde", "2", "1", DPM, "sample_dpmpp_3m_sde", "dpmpp_3m_sde", "DPM++ 3M SDE", {}, SHORT_3M),
-    Entry("k_diffusion.sample_dpmpp_sde", "1", "2", DPM, "sample_dpmpp_sde", "dpmpp_sde", "DPM++ SDE", {}, KARRAS),
+    Entry("k_diffusion.sample_dpmpp_sde", "2", "2", DPM, "sample_dpmpp_sde", "dpmpp_sde", "DPM++ SDE", {}, KARRAS),
     Entry(
         "k_diffusion.sample_dpmpp_2s_ancestral", "2", "2", DPM, "sample_dpmpp_2s_ancestral", "dpmpp_2s_ancestral", "DPM++ 2S a",
         {}, KARRAS,

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -46,6 +47,19 @@ def upstream_of(sampler: Sampler, model: Any = None) -> Any:
     return wrapped
 
 
+def along_a_path(noise: Given, shape: tuple[int, ...]) -> Callable[[float, float], np.ndarray]:
+    """What a Brownian tree gives for each way down, with each new piece of the path drawn from `noise`."""
+    known: dict[float, tuple[float, np.ndarray]] = {}  # from where: to where, and the increment so far
+
+    def normal(begin: float, end: float) -> np.ndarray:
+        low, so_far = known.get(begin, (begin, np.zeros(shape)))
+        so_far = so_far + math.sqrt(low - end) * noise.normal(shape)
+        known[begin] = (end, so_far)
+        return (so_far / math.sqrt(begin - end)).astype(np.float32)
+
+    return normal
+
+
 def upstream_run(sampler: Sampler, x: np.ndarray, steps: int, settings: Mapping[str, Any]) -> tuple[np.ndarray, list[float]]:
     """The last latent of k-diffusion's function, and the time of each of its network's calls."""
     times: list[float] = []
@@ -59,7 +73,8 @@ def upstream_run(sampler: Sampler, x: np.ndarray, steps: int, settings: Mapping[
     run = getattr(sampling, sampler.family.class_name.removeprefix("k_diffusion."))
     given, known = dict(settings), inspect.signature(run).parameters
     if "noise_sampler" in known:
-        given["noise_sampler"] = lambda sigma, after: torch.from_numpy(noise.normal(x.shape))
+        path = along_a_path(noise, x.shape)
+        given["noise_sampler"] = lambda sigma, after: torch.from_numpy(path(float(sigma), float(after)))
     if "sigmas" in known:
         given["sigmas"] = sigmas
     else:

@@ -112,7 +112,7 @@ CHANCES = [
     Chance("k_euler_ancestral", 1, registered("k_euler_ancestral")),
     Chance("k_dpm_2_ancestral", 2, registered("k_dpm_2_ancestral")),
     Chance("k_dpmpp_2s_ancestral", 2, registered("k_dpmpp_2s_ancestral")),
-    Chance("k_dpmpp_sde", 1, registered("k_dpmpp_sde"), 2),
+    Chance("k_dpmpp_sde", 2, registered("k_dpmpp_sde"), 2),
     Chance("k_dpmpp_2m_sde", 2, registered("k_dpmpp_2m_sde", slope="midpoint")),
     Chance("k_dpmpp_2m_sde heun", 2, registered("k_dpmpp_2m_sde", slope="heun")),
     Chance("k_dpmpp_3m_sde", 2, registered("k_dpmpp_3m_sde")),

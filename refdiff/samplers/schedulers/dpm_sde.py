@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from typing import Any
 
-from refdiff.diffusion.noise import Stream
-from refdiff.samplers.dpmpp_sde import dpmpp_sde, intervals
+from refdiff.samplers.dpmpp_sde import dpmpp_sde_along_a_path
 from refdiff.samplers.family import (
     MODEL,
     MODEL_ONLY,
     RAMPS,
     RAMPS_ONLY,
     Family,
+    Options,
     always,
     diffusion_network,
     diffusion_table,
-    nothing,
     unchanged,
 )
 from refdiff.samplers.grids_k import HALF, sde_grid
-from refdiff.samplers.step import Denoise, Step
-from refdiff.samplers.woven import Woven
-from refdiff.xp import Array
 
 
-def along_one_path(
-    denoise: Denoise, x: Array, sigmas: Sequence[float], *, s_noise: float, noise: Stream | None
-) -> Iterator[Step]:
-    """`dpmpp_sde` with middles half the way, whose two noises are of one path, as those of upstream's Brownian tree are."""
-    woven = None if noise is None else Woven(noise, intervals(sigmas, r=HALF))
-    return dpmpp_sde(denoise, x, sigmas, eta=1.0, s_noise=s_noise, r=HALF, noise=woven)
+def fully_noisy(options: Options) -> dict[str, Any]:
+    """The whole of the diffusion's noise, and middles half the way."""
+    return {"eta": 1.0, "r": HALF}
 
 
 DPM_SDE = Family(
@@ -39,6 +32,6 @@ DPM_SDE = Family(
         "steps_offset": 0,
     },
     only={**MODEL_ONLY, **RAMPS_ONLY, "noise_sampler_seed": (None,)},
-    grid=sde_grid, solve=along_one_path, table=diffusion_table, network=diffusion_network, constants=nothing,
+    grid=sde_grid, solve=dpmpp_sde_along_a_path, table=diffusion_table, network=diffusion_network, constants=fully_noisy,
     settings={"s_noise": 1.0}, stochastic=True, draws=always, outside=unchanged,
 )  # fmt: skip

@@ -25,7 +25,7 @@ from refdiff.samplers.dpm_fast import dpm_fast, last_above_zero
 from refdiff.samplers.dpm_multistep import slope_by_half, slope_by_interpolation
 from refdiff.samplers.dpmpp_2s_ancestral import dpmpp_2s_ancestral
 from refdiff.samplers.dpmpp_multistep import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde
-from refdiff.samplers.dpmpp_sde import dpmpp_sde
+from refdiff.samplers.dpmpp_sde import dpmpp_sde_along_a_path
 from refdiff.samplers.euler_ancestral import euler_ancestral
 from refdiff.samplers.euler_with_churn import euler_with_churn
 from refdiff.samplers.family import FLAG, MODEL, Family, Options, always, betas_of, diffusion_network, never, nothing, unchanged
@@ -234,7 +234,7 @@ K_FAMILIES: dict[str, Family] = {
     "k_dpm_fast": replace(family("sample_dpm_fast", fast, policy=lowest, settings=QUIET, draws=forgets), **TO_NOISE),
     "k_dpm_adaptive": replace(family("sample_dpm_adaptive", adaptive, policy=lowest, settings=QUIET, draws=forgets), **TO_NOISE),
     "k_dpmpp_2s_ancestral": stepping_down("sample_dpmpp_2s_ancestral", dpmpp_2s_ancestral, ancestral),
-    "k_dpmpp_sde": family("sample_dpmpp_sde", dpmpp_sde, settings={**NOISY, "r": 0.5}, draws=forgets),
+    "k_dpmpp_sde": family("sample_dpmpp_sde", dpmpp_sde_along_a_path, settings={**NOISY, "r": 0.5}, draws=forgets),
     "k_dpmpp_2m": family("sample_dpmpp_2m", dpmpp_2m),
     "k_dpmpp_2m_sde": replace(
         family("sample_dpmpp_2m_sde", dpmpp_2m_sde, constants=slope_of, settings=NOISY, draws=forgets), **WITH_SLOPE
