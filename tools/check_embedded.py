@@ -55,6 +55,7 @@ def main() -> int:
     pipe = refdiff.load(args.model)
     results: dict[str, Any] = {"seed": args.seed, "steps": args.steps or pipe.defaults["steps"]}
     results["guidance"] = pipe.defaults["guidance"] if args.guidance is None else args.guidance
+    results["eta"] = pipe.defaults["eta"] or 0.0
     results["kinds"] = {}
     print(f"{'kind':16} {'pictures':>8} {'things':>8} {'count':>8} {'ground':>8} {'relation':>9} {'checker':>8} {'decoder':>8}")
     for kind, (two_share, split) in KINDS.items():
@@ -122,7 +123,7 @@ def page(results: dict[str, Any]) -> str:
     ]
     sheets = [f"## {kind}\n\n![sixty pictures]({file_name(kind)}.png)" for kind in kinds]
     return PAGE.format(
-        steps=results["steps"], guidance=results["guidance"], seed=results["seed"], rows="\n".join(rows),
+        steps=results["steps"], guidance=results["guidance"], eta=results["eta"], seed=results["seed"], rows="\n".join(rows),
         groups="\n\n".join(groups), sheets="\n\n".join(sheets), count=kinds["one"]["pictures"],
     )  # fmt: skip
 
@@ -130,7 +131,7 @@ def page(results: dict[str, Any]) -> str:
 PAGE = """# What the embedded model draws
 
 Made by `python tools/check_embedded.py --count {count} --seed {seed} --page docs/embedded`: random prompts, fresh noise,
-{steps} steps, guidance {guidance}. How the model was trained: [weights/manifest.json](../../weights/manifest.json),
+{steps} steps, guidance {guidance}, eta {eta}. How the model was trained: [weights/manifest.json](../../weights/manifest.json),
 [what its loss counts](../decisions/0005-what-the-loss-counts.md).
 
 | prompts | pictures | all things right | number right | background right | relation right, of those with all right | \

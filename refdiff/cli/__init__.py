@@ -79,7 +79,7 @@ def refdiff() -> None:
 @click.option("--steps", type=int, help="Steps of the sampler.  [default: the model's, else 20]")
 @click.option("--timesteps", help="Times instead of steps: 999,850,700 or, say, StableDiffusionTimesteps, ten published ones.")
 @click.option("--sampler", help="Any name of `refdiff samplers`.  [default: the model's scheduler]")
-@click.option("--eta", type=float, help="DDIM: the share of fresh noise, 0 to 1.  [default: 0]")
+@click.option("--eta", type=float, help="The share of fresh noise, 0 to 1.  [default: the model's or the sampler's own]")
 @click.option("--guidance", type=float, help="How strongly the text guides.  [default: the model's, else 7.5]")
 @click.option("--guidance-rescale", type=float, help="The share, 0 to 1, by which guidance keeps its contrast.  [default: 0]")
 @click.option("--guidance-interval", type=(float, float), metavar="LOW HIGH", help="Guide between these sigmas alone.")

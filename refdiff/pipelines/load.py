@@ -23,7 +23,7 @@ from refdiff.xp import to_device
 
 DTYPES = ("float32", "float64")
 EMBEDDED = "embedded"
-DEFAULTS = {"steps": 20, "guidance": 7.5, "example": ""}  # of a model that says nothing about itself in refdiff.json
+DEFAULTS = {"steps": 20, "guidance": 7.5, "eta": None, "example": ""}  # of a model without a refdiff.json
 SAMPLE = 1 << 16  # bytes of each end of a file that go into its fingerprint
 
 
@@ -98,10 +98,12 @@ def fingerprint(folder: Path) -> str:
 def _defaults(path: Path) -> Mapping[str, Any]:
     """What a model says about itself, over what holds for one that says nothing."""
     told = {**DEFAULTS, **(_json(path) if path.exists() else {})}
-    kinds: Mapping[str, Any] = {"steps": int, "guidance": int | float, "example": str}
+    kinds: Mapping[str, Any] = {"steps": int, "guidance": int | float, "eta": int | float | None, "example": str}
     for name, kind in kinds.items():
         if not isinstance(told[name], kind) or isinstance(told[name], bool):
-            raise BadRequest(f"{path}: {name} {told[name]!r} is of the wrong kind: write, for example, {DEFAULTS[name]!r}")
+            raise BadRequest(
+                f"{path}: {name} {told[name]!r} is of the wrong kind: write, for example, {json.dumps(DEFAULTS[name])}"
+            )
     return told
 
 

@@ -75,6 +75,8 @@ def make_request(pipe: Any, prompt: str | Sequence[str], negative_prompt: str, o
         if name not in OPTIONS and name not in LATER:
             raise BadRequest(f"unknown option {name}: known are {', '.join(OPTIONS)}")
     given = {name: value for name, value in options.items() if value is not None}
+    if "sampler" not in given and pipe.defaults["eta"] is not None:  # it goes with the model's own sampler
+        given.setdefault("eta", pipe.defaults["eta"])
     prompts = _prompts(prompt)
     if not isinstance(negative_prompt, str):
         raise BadRequest(f"the negative prompt {negative_prompt!r} is not a text: give one, for all pictures")

@@ -62,4 +62,5 @@ SCHEDULER: dict[str, Any] = {
 }  # fmt: skip
 LATENT_COUNT = 40000  # pictures encoded for the U-Net
 VAE_TWO_SHARE, TWO_SHARE = 0.5, 0.7  # of the pictures that the autoencoder and the U-Net see hold two things
-DEFAULTS = {"steps": 20, "guidance": 3.0, "example": "a large red circle on a yellow background"}  # for drawing with it
+# For drawing with it.
+DEFAULTS = {"steps": 20, "guidance": 3.0, "eta": 1.0, "example": "a large red circle on a yellow background"}

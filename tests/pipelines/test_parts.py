@@ -56,7 +56,9 @@ def test_a_tokenizer_of_another_model_is_refused(pipe):
         check_parts(Path("m"), configs(pipe), Tokenizer.clip())
 
 
-@pytest.mark.parametrize("told", ['{"steps": "x"}', '{"steps": true}', '{"guidance": null}', '{"example": 5}'])
+@pytest.mark.parametrize(
+    "told", ['{"steps": "x"}', '{"steps": true}', '{"guidance": null}', '{"eta": "all"}', '{"eta": false}', '{"example": 5}']
+)
 def test_what_a_model_says_about_itself_is_of_the_right_kind(told, tmp_path):
     (tmp_path / "refdiff.json").write_text(told)
     with pytest.raises(BadRequest, match="refdiff.json: .* wrong kind: write, for example"):

@@ -177,6 +177,17 @@ def test_a_recipe_makes_the_pictures_again(options, tiny, tiny_folder):
     assert again.recipe["sampler"] == recipe["sampler"]
 
 
+def test_a_model_may_say_how_much_fresh_noise_its_own_sampler_takes(tiny):
+    plain = replace(tiny, scheduler={"_class_name": "DDIMScheduler", "clip_sample": False})
+    noisy = replace(plain, defaults={**tiny.defaults, "eta": 0.7})
+    out = noisy(PROMPT, **OPTIONS)
+    assert out.recipe["eta"] == 0.7
+    assert same(out, plain(PROMPT, **OPTIONS, eta=0.7))
+    assert not same(out, plain(PROMPT, **OPTIONS))
+    assert same(noisy(PROMPT, **OPTIONS, eta=0.0), plain(PROMPT, **OPTIONS))
+    assert same(noisy(PROMPT, **OPTIONS, sampler="euler"), plain(PROMPT, **OPTIONS, sampler="euler"))
+
+
 def test_listed_times_are_the_steps(tiny):
     seen = []
     out = tiny(PROMPT, **{**OPTIONS, "steps": None}, sampler="euler", timesteps=[900, 400, 3], callback=seen.append)
