@@ -47,7 +47,7 @@ def sa_allowed(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any
 def sa_bound(config: Mapping[str, Any], steps: int) -> float:
     """Upstream takes differences of products of logarithms and exponentials in float32, which leave few digits where orders are
     high and steps short: measured 7.2e-3 in 10 steps of the cosine's beta ramp. In float64 all agree to 1e-6
-    (tests/parity/test_dpm_float64.py).
+    (tests/parity/test_float64.py).
     """
     return 5e-2
 
