@@ -94,14 +94,14 @@ llvmlite.binding.get_host_cpu_features = lambda: {sys.argv[1]: True}
 from refdiff.kernels.cpu import vector
 
 llvmlite.binding.get_host_cpu_features = features
-from refdiff.kernels.cpu import attention, conv, linear
+from refdiff.kernels.cpu import attention, linear, winograd
 
 assert vector.TILE == {**vector.TILES, "plain": vector.PLAIN}[sys.argv[1]]
 rng = np.random.default_rng(0)
 x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((37, 50), (45, 50), (45,)))
 assert np.abs(linear.linear(x, w, b) - (x.astype(float) @ w.T.astype(float) + b)).max() < 1e-4
 image, kernel = rng.standard_normal((1, 33, 34, 30)).astype(np.float32), rng.standard_normal((35, 33, 3, 3)).astype(np.float32)
-y = conv.conv2d(image, kernel, b[:35], stride=1, padding=(1, 1, 1, 1))
+y = winograd.conv3x3(image, kernel, b[:35], padding=(1, 1, 1, 1))
 padded = np.pad(image.astype(float), ((0, 0), (0, 0), (1, 1), (1, 1)))
 parts = [np.einsum("bchw,oc->bohw", padded[:, :, i : i + 34, j : j + 30], kernel[:, :, i, j]) for i in range(3) for j in range(3)]
 assert np.abs(y - sum(parts) - b[:35, None, None]).max() < 1e-3

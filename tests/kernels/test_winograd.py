@@ -61,7 +61,7 @@ def test_where_it_is_chosen():
 
 def test_what_is_not_chosen_is_right_too_and_what_is_chosen_is_it():
     rng = np.random.default_rng(0)
-    x, weight, bias = (rng.standard_normal(shape).astype(F32) for shape in ((1, 32, 32, 33), (32, 32, 3, 3), (32,)))
+    x, weight, bias = (rng.standard_normal(shape).astype(F32) for shape in ((1, 96, 32, 33), (96, 96, 3, 3), (96,)))
     import refdiff.kernels.cpu.conv as conv
 
     np.testing.assert_array_equal(

@@ -73,14 +73,10 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     require_float32(q, k, v)
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, count, width = k.shape
-    depth = width // heads
-    panels, across = -(-count // COLUMNS), -(-depth // COLUMNS)
-    keys = np.empty((batch * heads, panels, depth, COLUMNS), dtype=np.float32)
-    values = np.empty((batch * heads, across, count, COLUMNS), dtype=np.float32)
-    parallel(_pack_heads, batch * heads, 2 * k.size, heads, k, v, keys, values)
+    keys, values = _key_panels(k, heads), _panels(v, heads)
     out = np.empty(q.shape, dtype=np.float32)
     blocks = -(-q.shape[1] // QUERIES)
-    work = batch * heads * q.shape[1] * count * depth
+    work = q.shape[1] * count * batch * width
     parallel(_attend, batch * heads * blocks, work, blocks, q, keys, values, np.float32(scale), causal, out)
     return out
 
@@ -91,24 +87,23 @@ def _attend(start: int, stop: int, blocks: int, q: np.ndarray, keys: np.ndarray,
     _stream(*args)
 
 
-@jit
-def _pack_heads(start, stop, heads, k, v, keys, values):
-    """keys[h,p,c,j] = k[p columns + j, c] and values[h,p,s,j] = v[s, p columns + j] for the heads start..stop, 0 beyond."""
-    depth, count = keys.shape[2], v.shape[1]
-    for h in range(start, stop):
-        batch, first = h // heads, (h % heads) * depth
-        for p in range(keys.shape[1]):
-            for j in range(COLUMNS):
-                s = p * COLUMNS + j
-                for c in range(depth):
-                    keys[h, p, c, j] = k[batch, s, first + c] if s < count else 0
-        for p in range(values.shape[1]):
-            many = min(COLUMNS, depth - p * COLUMNS)
-            for s in range(count):
-                for j in range(many):
-                    values[h, p, s, j] = v[batch, s, first + p * COLUMNS + j]
-                for j in range(many, COLUMNS):
-                    values[h, p, s, j] = 0
+def _panels(x: np.ndarray, heads: int) -> np.ndarray:
+    """Each head's features in panels of COLUMNS, 0 beyond the last.  Shapes: [B,T,N*d] -> [B*N,ceil(d/columns),T,columns]"""
+    batch, count, width = x.shape
+    depth = width // heads
+    across = -(-depth // COLUMNS)
+    wide = np.zeros((batch * heads, count, across * COLUMNS), dtype=np.float32)
+    wide[:, :, :depth] = x.reshape(batch, count, heads, depth).transpose(0, 2, 1, 3).reshape(-1, count, depth)
+    return np.ascontiguousarray(wide.reshape(-1, count, across, COLUMNS).transpose(0, 2, 1, 3))
+
+
+def _key_panels(x: np.ndarray, heads: int) -> np.ndarray:
+    """Each head's tokens in panels of COLUMNS, 0 beyond the last.  Shapes: [B,T,N*d] -> [B*N,ceil(T/columns),d,columns]"""
+    batch, count, width = x.shape
+    depth, across = width // heads, -(-count // COLUMNS)
+    long = np.zeros((batch, heads, across * COLUMNS, depth), dtype=np.float32)
+    long[:, :, :count] = x.reshape(batch, count, heads, depth).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(long.reshape(-1, across, COLUMNS, depth).transpose(0, 1, 3, 2))
 
 
 @jit

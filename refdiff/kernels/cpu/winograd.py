@@ -17,7 +17,7 @@ from refdiff.kernels.cpu.vector import multiply_tile
 OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile
 POINTS = SIDE * SIDE
 BLOCK = 16 * ROWS  # tiles at a time, so that their products stay in the last cache
-FEWEST_TILES, FEWEST_CHANNELS = 64, 32  # below these the direct form is faster
+FEWEST_TILES, FEWEST_CHANNELS = 64, 96  # below these there is little to gain, and in a first run five functions to compile
 G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 
 
