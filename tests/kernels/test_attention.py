@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff import ops
+from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu import attention as module
 from refdiff.kernels.cpu import common
 from tests.ops.arrays import reals, relative_error
@@ -48,6 +49,13 @@ def test_two_threads_give_the_bits_of_one(call):
             patch.setattr(common, "THREADS", threads)
             found.append(module.attention(*arrays, **constants))
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_what_it_leaves_to_the_specification():
+    q = np.ones((1, 3, 4), F32)
+    for arrays, scale in (((q, q, q), -1.0), ((q[:, :0], q, q), 1.0), ((q, q[:, :0], q[:, :0]), 1.0)):
+        with pytest.raises(Unsupported):
+            module.attention(*arrays, heads=1, scale=scale, causal=False)
 
 
 def test_nan_in_one_query_or_value_stays_where_it_belongs():

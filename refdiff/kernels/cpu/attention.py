@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu.common import ONE, _exp_row, exponential, jit, parallel, require_float32, scratch
 from refdiff.kernels.cpu.vector import TILE, largest, multiply_tile
 
@@ -71,6 +72,8 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     Source: Milakov, Gimelshein 2018 (arXiv 1805.02867); Dao et al. 2022 (arXiv 2205.14135), algorithm 1
     """
     require_float32(q, k, v)
+    if scale < 0 or q.size == 0 or k.size == 0:
+        raise Unsupported("a negative scale, or nothing to attend to")
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, count, width = k.shape
     keys, values = _key_panels(k, heads), _panels(v, heads)
@@ -83,7 +86,9 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
 
 def _attend(start: int, stop: int, blocks: int, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
     scores, sums = scratch("scores", QUERIES * KEYS), scratch("sums", QUERIES * values.shape[1] * COLUMNS)
-    args = (start, stop, blocks, q, keys, values, *rest, scores, sums, np.zeros(COLUMNS, np.float32))
+    # Arrays whose addresses are taken are made here, for Numba would free its own after their last mention.
+    places, steps, zeros = np.zeros(QUERIES, np.int64), np.arange(QUERIES) * KEYS, np.zeros(COLUMNS, np.float32)
+    args = (start, stop, blocks, q, keys, values, *rest, (scores, sums, zeros), (places, steps))
     _stream(*args)
 
 
@@ -107,12 +112,13 @@ def _key_panels(x: np.ndarray, heads: int) -> np.ndarray:
 
 
 @jit
-def _stream(start, stop, blocks, q, keys, values, scale, causal, out, scores, sums, zeros):
+def _stream(start, stop, blocks, q, keys, values, scale, causal, out, floats, rows_of):
     """The blocks of queries start..stop, numbered through the heads."""
     queries, width = q.shape[1:]
     depth, count, across = keys.shape[2], values.shape[2], values.shape[1]
     heads, wide = width // depth, across * COLUMNS
-    places, steps = np.empty(QUERIES, np.int64), np.arange(QUERIES) * KEYS
+    scores, sums, zeros = floats
+    places, steps = rows_of
     tops, totals = np.empty(QUERIES, np.float32), np.empty(QUERIES, np.float32)
     q_at, places_at, steps_at, zeros_at = q.ctypes.data, places.ctypes.data, steps.ctypes.data, zeros.ctypes.data
     keys_at, values_at, scores_at, sums_at = keys.ctypes.data, values.ctypes.data, scores.ctypes.data, sums.ctypes.data
