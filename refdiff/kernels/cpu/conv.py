@@ -79,7 +79,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, 
     begins = (np.arange(batch)[:, None, None] * (height * width) + down[:, None] + across) * channels
     taps = (np.arange(tall)[:, None] * width + np.arange(wide)).ravel() * channels
     flat = Weight(np.ascontiguousarray(weight).reshape(-1), (len(weight), taps.size, channels), (weight[0].size, 1, taps.size))
-    y = product(image.reshape(-1), begins.ravel(), taps, flat, bias)
+    y = product(image.reshape(-1), begins.ravel(), taps, flat, bias, by_row=False)
     return nchw(y.reshape(batch, rows, columns, -1))
 
 

@@ -19,10 +19,9 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.nda
     flat, matrix = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.ascontiguousarray(weight)
     count, (columns, depth) = len(flat), matrix.shape
     if count * (columns + depth) < columns * depth:  # it costs less to pack the rows than the weights
-        y = product(matrix.reshape(-1), np.arange(columns) * depth, WHOLE, as_weight(flat), None).T
-        y = y.copy() if bias is None else y + bias
+        y = product(matrix.reshape(-1), np.arange(columns) * depth, WHOLE, as_weight(flat), bias, by_row=True).T.copy()
     else:
-        y = product(flat.reshape(-1), np.arange(count) * depth, WHOLE, as_weight(matrix), bias)
+        y = product(flat.reshape(-1), np.arange(count) * depth, WHOLE, as_weight(matrix), bias, by_row=False)
     return y.reshape(*x.shape[:-1], columns)
 
 

@@ -27,24 +27,30 @@ class Weight(NamedTuple):
     steps: tuple[int, int, int]
 
 
-def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray | None) -> np.ndarray:
+def product(
+    a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray | None, *, by_row: bool
+) -> np.ndarray:
     """The product as the module says it; every number is summed in one order, whatever the number of threads.
 
-    Shapes: [?], [M], [S], [N,S,K], [N] -> [M,N]
+    The sum begins with the bias: of the column or, `by_row`, of the row.
+    Shapes: [?], [M], [S], [N,S,K], [N] or [M] -> [M,N]
     """
     count, (columns, segments, depth) = len(rows), weight.shape
-    first = np.zeros(-(-columns // COLUMNS) * COLUMNS, dtype=np.float32)
-    if bias is not None:
-        first[:columns] = bias
-    places = np.full(-(-count // ROWS) * ROWS, rows[-1], dtype=np.int64)
+    panels, stripes = -(-columns // COLUMNS), -(-count // ROWS)
+    first = np.zeros((stripes * ROWS, COLUMNS) if by_row else (1, panels * COLUMNS), dtype=np.float32)
+    if bias is not None and by_row:
+        first[:count] = bias[:, None]
+    elif bias is not None:
+        first[0, :columns] = bias
+    places = np.full(stripes * ROWS, rows[-1], dtype=np.int64)
     places[:count] = rows
-    out = np.empty((len(places), len(first)), dtype=np.float32)
-    panels, work = len(first) // COLUMNS, count * columns * segments * depth
+    out = np.empty((stripes * ROWS, panels * COLUMNS), dtype=np.float32)
+    work = count * columns * segments * depth
     args = a, places, starts, weight, first, out
     if panels >= 2 * THREADS:
         parallel(_by_panels, panels, work, *args)
     else:
-        parallel(_by_rows, len(places) // ROWS, work, *args)
+        parallel(_by_rows, stripes, work, *args)
     return np.ascontiguousarray(out[:count, :columns])
 
 
@@ -53,7 +59,7 @@ def _by_panels(start: int, stop: int, a: np.ndarray, rows: np.ndarray, *rest: An
 
 
 def _by_rows(start: int, stop: int, a: np.ndarray, rows: np.ndarray, *rest: Any) -> None:
-    _part((start * ROWS, stop * ROWS), (0, len(rest[2]) // COLUMNS), a, rows, *rest)
+    _part((start * ROWS, stop * ROWS), (0, rest[3].shape[1] // COLUMNS), a, rows, *rest)
 
 
 def _part(
@@ -71,7 +77,8 @@ def _part(
 def _product(lines, panels, block, a, rows, starts, weight, shape, steps, bias, packed, out):
     """The rows `lines` and panels `panels`, each (first, last), of `out`, whose rows and columns are whole tiles."""
     segments, depth = shape[1], shape[2]
-    size, width = segments * depth * COLUMNS, len(bias)
+    size, width = segments * depth * COLUMNS, out.shape[1]
+    down, across = (COLUMNS, 0) if len(bias) > 1 else (0, COLUMNS)  # from a row's, and a panel's, bias to the next
     a_at, rows_at, packed_at, bias_at, out_at = (
         a.ctypes.data,
         rows.ctypes.data,
@@ -91,7 +98,7 @@ def _product(lines, panels, block, a, rows, starts, weight, shape, steps, bias, 
                     for m in range(m0, min(m0 + STRIPE, lines[1]), ROWS):
                         for p in range(p0, p1):
                             to = out_at + 4 * (m * width + p * COLUMNS)
-                            base, step = (bias_at + 4 * p * COLUMNS, 0) if begin else (to, width)
+                            base, step = (bias_at + 4 * (m * down + p * across), down) if begin else (to, width)
                             multiply_tile(left, rows_at + 8 * m, right + 4 * (p - p0) * size, deep, (base, step), (to, width))
 
 

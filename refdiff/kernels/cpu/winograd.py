@@ -17,13 +17,19 @@ from refdiff.kernels.cpu.vector import multiply_tile
 OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile
 POINTS = SIDE * SIDE
 BLOCK = 16 * ROWS  # tiles at a time, so that their products stay in the last cache
-FEWEST_TILES, FEWEST_CHANNELS = 64, 96  # below these there is little to gain, and in a first run five functions to compile
+FEWEST_TILES, FEWEST_CHANNELS = (
+    64,
+    96,
+)  # of a picture; below these there is little to gain, and in a first run five functions to compile
 G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 
 
 def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int) -> bool:
-    """Whether it is worth its transforms, and its weights their memory.  Shapes: [B,C,H,W], [O,C,K,K]"""
-    tiles = shape[0] * -(-shape[2] // OUT) * -(-shape[3] // OUT)
+    """Whether it is worth its transforms, and its weights their memory; the same for a picture alone and in a batch.
+
+    Shapes: [B,C,H,W], [O,C,K,K]
+    """
+    tiles = -(-shape[2] // OUT) * -(-shape[3] // OUT)
     return weight[2:] == (3, 3) and stride == 1 and tiles >= FEWEST_TILES and min(weight[:2]) >= FEWEST_CHANNELS
 
 
