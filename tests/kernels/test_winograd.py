@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff import ops
-from refdiff.kernels.cpu import common, winograd
+from refdiff.kernels.cpu import common, conv, winograd
 from refdiff.kernels.cpu.prepared import prepared
 from tests.ops.arrays import reals
 
@@ -59,11 +59,9 @@ def test_where_it_is_chosen():
         assert not winograd.is_faster(shape, weight, stride)
 
 
-def test_what_is_not_chosen_is_right_too_and_what_is_chosen_is_it():
+def test_convolution_takes_it_where_it_is_chosen():
     rng = np.random.default_rng(0)
     x, weight, bias = (rng.standard_normal(shape).astype(F32) for shape in ((1, 96, 32, 33), (96, 96, 3, 3), (96,)))
-    import refdiff.kernels.cpu.conv as conv
-
     np.testing.assert_array_equal(
         conv.conv2d(x, weight, bias, stride=1, padding=(1, 1, 1, 1)), winograd.conv3x3(x, weight, bias, padding=(1, 1, 1, 1))
     )

@@ -21,13 +21,13 @@ CHUNK = 256
 
 
 @jit
-def _normal(x, n, work, e, bits, phi):
+def _normal(x, n, work, e, phi):
     """phi[:n] = Phi(x[:n]), and e[:n] = e^(-x^2/2)."""
     c1, c2, c3, c4, c5 = TAIL[0], TAIL[1], TAIL[2], TAIL[3], TAIL[4]
     c6, c7, c8, c9, c10 = TAIL[5], TAIL[6], TAIL[7], TAIL[8], TAIL[9]
     for i in range(n):
         work[i] = -HALF * x[i] * x[i]
-    _exp_row(work, e, bits, n)
+    _exp_row(work, e, n)
     for i in range(n):
         t = ONE / (ONE + SLOPE * abs(x[i]))
         p = c10
@@ -48,10 +48,10 @@ def _normal(x, n, work, e, bits, phi):
 def _geglu(start, stop, x, y):
     width = y.shape[1]
     work, e = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
-    bits, phi = np.empty(width, dtype=np.int32), np.empty(width, dtype=np.float32)
+    phi = np.empty(width, dtype=np.float32)
     for r in range(start, stop):
         value, gate = x[r, :width], x[r, width:]
-        _normal(gate, width, work, e, bits, phi)
+        _normal(gate, width, work, e, phi)
         for i in range(width):
             y[r, i] = value[i] * (gate[i] * phi[i])
 
@@ -60,10 +60,10 @@ def _geglu(start, stop, x, y):
 def _geglu_back(start, stop, g, x, dx):
     width = g.shape[1]
     work, e = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
-    bits, phi = np.empty(width, dtype=np.int32), np.empty(width, dtype=np.float32)
+    phi = np.empty(width, dtype=np.float32)
     for r in range(start, stop):
         value, gate = x[r, :width], x[r, width:]
-        _normal(gate, width, work, e, bits, phi)
+        _normal(gate, width, work, e, phi)
         for i in range(width):
             dx[r, i] = g[r, i] * (gate[i] * phi[i])
         for i in range(width):
@@ -72,17 +72,13 @@ def _geglu_back(start, stop, g, x, dx):
 
 @jit
 def _silu(start, stop, x, y):
-    work, e, bits = (
-        np.empty(CHUNK, dtype=np.float32),
-        np.empty(CHUNK, dtype=np.float32),
-        np.empty(CHUNK, dtype=np.int32),
-    )
+    work, e = np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=np.float32)
     for r in range(start, stop):
         first = r * CHUNK
         n = min(CHUNK, len(x) - first)
         for i in range(n):
             work[i] = -x[first + i]
-        _exp_row(work, e, bits, n)
+        _exp_row(work, e, n)
         for i in range(n):
             y[first + i] = x[first + i] / (ONE + e[i])
 

@@ -20,7 +20,6 @@ def _softmax_rows(start, stop, scores, scale, causal, out):
     """out[r] = softmax(scale * scores[r]) for rows start..stop of [R,T,S]; causal rows see columns 0..t only."""
     width = scores.shape[2]
     shifted, e = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
-    bits = np.empty(width, dtype=np.int32)
     for r in range(start, stop):
         for t in range(scores.shape[1]):
             row = scores[r, t]
@@ -30,7 +29,7 @@ def _softmax_rows(start, stop, scores, scale, causal, out):
                 top = max(top, row[s] * scale)
             for s in range(seen):
                 shifted[s] = row[s] * scale - top
-            _exp_row(shifted, e, bits, seen)
+            _exp_row(shifted, e, seen)
             total = np.float32(0)
             for s in range(seen):
                 total += e[s]
@@ -76,7 +75,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
         raise Unsupported("a negative scale, or nothing to attend to")
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, count, width = k.shape
-    keys, values = _key_panels(k, heads), _panels(v, heads)
+    keys, values = _panels(_split_heads(k, heads).swapaxes(2, 3)), _panels(_split_heads(v, heads))
     out = np.empty(q.shape, dtype=np.float32)
     blocks = -(-q.shape[1] // QUERIES)
     work = q.shape[1] * count * batch * width
@@ -92,23 +91,13 @@ def _attend(start: int, stop: int, blocks: int, q: np.ndarray, keys: np.ndarray,
     _stream(*args)
 
 
-def _panels(x: np.ndarray, heads: int) -> np.ndarray:
-    """Each head's features in panels of COLUMNS, 0 beyond the last.  Shapes: [B,T,N*d] -> [B*N,ceil(d/columns),T,columns]"""
-    batch, count, width = x.shape
-    depth = width // heads
-    across = -(-depth // COLUMNS)
-    wide = np.zeros((batch * heads, count, across * COLUMNS), dtype=np.float32)
-    wide[:, :, :depth] = x.reshape(batch, count, heads, depth).transpose(0, 2, 1, 3).reshape(-1, count, depth)
-    return np.ascontiguousarray(wide.reshape(-1, count, across, COLUMNS).transpose(0, 2, 1, 3))
-
-
-def _key_panels(x: np.ndarray, heads: int) -> np.ndarray:
-    """Each head's tokens in panels of COLUMNS, 0 beyond the last.  Shapes: [B,T,N*d] -> [B*N,ceil(T/columns),d,columns]"""
-    batch, count, width = x.shape
-    depth, across = width // heads, -(-count // COLUMNS)
-    long = np.zeros((batch, heads, across * COLUMNS, depth), dtype=np.float32)
-    long[:, :, :count] = x.reshape(batch, count, heads, depth).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(long.reshape(-1, across, COLUMNS, depth).transpose(0, 1, 3, 2))
+def _panels(x: np.ndarray) -> np.ndarray:
+    """Each head's matrix in panels of COLUMNS, 0 beyond the last.  Shapes: [B,N,R,K] -> [B*N,ceil(K/columns),R,columns]"""
+    batch, heads, rows, many = x.shape
+    across = -(-many // COLUMNS)
+    wide = np.zeros((batch, heads, rows, across * COLUMNS), dtype=np.float32)
+    wide[..., :many] = x
+    return np.ascontiguousarray(wide.reshape(-1, rows, across, COLUMNS).transpose(0, 2, 1, 3))
 
 
 @jit

@@ -108,22 +108,7 @@ def exponential(x: Any) -> Any:
 
 
 @inline
-def _exp_row(x, out, bits, n):
-    """out[:n] = e^x[:n]; `bits` is an int32 array of the same length. Below -87 the result is e^-87, about 1e-38."""
+def _exp_row(x, out, n):
+    """out[:n] = e^x[:n]."""
     for i in range(n):
-        v = min(max(x[i], LOWEST), HIGHEST)
-        k = np.floor(v * LOG2E + np.float32(0.5))
-        r = v - k * LN2_HIGH - k * LN2_LOW
-        p = C7
-        p = p * r + C6
-        p = p * r + C5
-        p = p * r + C4
-        p = p * r + C3
-        p = p * r + C2
-        p = p * r + ONE
-        p = p * r + ONE
-        out[i] = p
-        bits[i] = (np.int32(k) + np.int32(127)) << np.int32(23)
-    scale = bits.view(np.float32)
-    for i in range(n):
-        out[i] = out[i] * scale[i]
+        out[i] = exponential(x[i])

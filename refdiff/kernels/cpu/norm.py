@@ -48,7 +48,6 @@ def _forward(start, stop, x, weight, bias, groups, eps, activate, y):
     scale, shift = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
     mean, rstd = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
     minus, e = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
-    bits = np.empty(channels, dtype=np.int32)
     for b in range(start, stop):
         _affine_of_image(x[b], weight, bias, groups, eps, scale, shift, mean, rstd)
         for p in range(x.shape[1]):
@@ -58,7 +57,7 @@ def _forward(start, stop, x, weight, bias, groups, eps, activate, y):
             if activate:
                 for c in range(channels):
                     minus[c] = -out[c]
-                _exp_row(minus, e, bits, channels)
+                _exp_row(minus, e, channels)
                 for c in range(channels):
                     out[c] = out[c] / (ONE + e[c])
 
@@ -71,7 +70,6 @@ def _backward(start, stop, g, x, weight, bias, groups, eps, activate, dx, dweigh
     scale, shift = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
     mean, rstd = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
     minus, e = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
-    bits = np.empty(channels, dtype=np.int32)
     for b in range(start, stop):
         _affine_of_image(x[b], weight, bias, groups, eps, scale, shift, mean, rstd)
         for c in range(channels):
@@ -82,7 +80,7 @@ def _backward(start, stop, g, x, weight, bias, groups, eps, activate, dx, dweigh
             if activate:
                 for c in range(channels):
                     minus[c] = -(row[c] * scale[c] + shift[c])
-                _exp_row(minus, e, bits, channels)
+                _exp_row(minus, e, channels)
                 for c in range(channels):
                     s = ONE / (ONE + e[c])
                     out[c] = grad[c] * (s * (ONE - minus[c] * (ONE - s)))
