@@ -169,7 +169,7 @@ def alike(one: Mapping[str, Any], other: Mapping[str, Any], case: Case, config: 
     """Whether two grids are the same within the case's bounds."""
     times = [dict(grid["times"]) for grid in (one, other)]
     at = [found.pop("at", []) for found in times]
-    bounds = {"rtol": case.sigmas_bound(config), "atol": 0.0}
+    bounds = {"rtol": case.tables_bound, "atol": 0.0}
     return (
         times[0] == times[1]
         and len(at[0]) == len(at[1])

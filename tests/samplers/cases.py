@@ -28,21 +28,8 @@ def every(results: Sequence[Any], steps: int) -> Sequence[Any]:
 
 
 def times_bound(config: Mapping[str, Any]) -> float:
-    """Of times between training times, which come from a logarithm of sigma: torch's square root in float32, which is in it, is
-    not that of IEEE 754, and other on other processors. Measured 1.5e-7; with the betas of zero terminal SNR, where
-    differences of such roots are divided, 1.4e-4.
-    """
-    return 1e-3 if config.get("rescale_betas_zero_snr") else 1e-6
-
-
-def sigmas_bound(config: Mapping[str, Any]) -> float:
-    """Of sigmas, relative. With zero terminal SNR torch's square root in float32, not IEEE's, is in the table: near time 0,
-    where alpha is near 1, two of its last digits are 1.1e-4 of sigma (measured), and 1.4e-3 with the cosine schedule.
-    With exact roots they are ours: tests/parity/test_exact_roots.py.
-    """
-    if not config.get("rescale_betas_zero_snr"):
-        return 1e-6
-    return 5e-3 if config.get("beta_schedule") == "squaredcos_cap_v2" else 2e-4
+    """Of times between training times, which come from a logarithm of sigma, which is torch's: measured 1.5e-7."""
+    return 1e-6
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,6 @@ class Case:
     bound: Callable[[Mapping[str, Any], int], float] = lambda config, steps: 1e-5
     times_bound: Callable[[Mapping[str, Any]], float] = times_bound
     tables_bound: float = 1e-6
-    sigmas_bound: Callable[[Mapping[str, Any]], float] = sigmas_bound
     whole_times: bool = True  # whether upstream's whole times are whole by choice, not by rounding
 
     def configs(self) -> list[dict[str, Any]]:

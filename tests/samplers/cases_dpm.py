@@ -92,12 +92,10 @@ def deis_bound(config: Mapping[str, Any], steps: int) -> float:
 
 
 def unipc_bound(config: Mapping[str, Any], steps: int) -> float:
-    """As DPM-Solver's, and with zero terminal SNR torch's root, which is not IEEE's, moves the cosine's smallest sigma: measured
-    1.4e-3. Else, where noise is integrated, 8.5e-5. In float64 and without zero terminal SNR 2.7e-7.
-    """
+    """As DPM-Solver's, and where noise is integrated, 8.5e-5. In float64 2.7e-7."""
     algorithm = "dpmsolver++" if config.get("predict_x0", True) else "dpmsolver"
     bound = multistep_bound({**config, "algorithm_type": algorithm}, steps)
-    return max(bound, 5e-3 if config.get("rescale_betas_zero_snr") else 3e-4 if algorithm == "dpmsolver" else 0.0)
+    return max(bound, 3e-4 if algorithm == "dpmsolver" else 0.0)
 
 
 def multistep_bound(config: Mapping[str, Any], steps: int) -> float:

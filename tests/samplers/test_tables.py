@@ -63,7 +63,7 @@ def assert_as_stored(sampler, case, config, steps, stored):
         np.testing.assert_allclose(some, given, rtol=bound, atol=bound, err_msg=what)
         whole = (given == np.round(given)) & case.whole_times
         np.testing.assert_array_equal(some[whole], given[whole], err_msg=what)
-    assert_same_sigmas(sampler, grid.sigmas, case.sigmas_bound(config), stored, what)
+    assert_same_sigmas(sampler, grid.sigmas, case.tables_bound, stored, what)
     first = grid.initial * sampler.family.outside(float(grid.sigmas[0]))
     assert first == pytest.approx(stored["initial"], rel=case.tables_bound), what
 

@@ -89,11 +89,9 @@ def seen(latents: list[np.ndarray]) -> list[list[float]]:
 def bound_of(run: Run) -> float:
     """1e-5: in float64, over the same tables of float32, upstream is as near as 7e-6 (measured), mostly 5e-7; but for
 
-    - zero terminal SNR, where torch's root, which is not IEEE's, is in the table, and `case.bound` holds;
-    - consistency models, to whose last step upstream adds noise, and UnCLIP, whose last step has a rounded share: `case.bound`;
-    - DPM-Solver in several steps, which upstream does in float32 whatever it is given, from the cosine's first sigma of 2e4.
+    - consistency models, to whose last step upstream adds noise, UnCLIP, whose last step has a rounded share, and Euler
+      ancestral from the first sigma of zero terminal SNR, whose sigma to go down to is rounded: `case.bound`.
     """
     case, config, _, steps = run
-    far = config.get("beta_schedule") == "squaredcos_cap_v2" and case.class_name == "DPMSolverMultistepScheduler"
-    other = case.class_name in ("CMStochasticIterativeScheduler", "UnCLIPScheduler")
-    return case.bound(config, steps) if far or other or config.get("rescale_betas_zero_snr") else 1e-5
+    other = case.class_name in ("CMStochasticIterativeScheduler", "UnCLIPScheduler", "EulerAncestralDiscreteScheduler")
+    return case.bound(config, steps) if other else 1e-5
