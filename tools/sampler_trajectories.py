@@ -23,7 +23,6 @@ from tests.samplers.trajectories import (  # noqa: E402
     K_BOUND,
     KRun,
     Run,
-    bound_of,
     k_config,
     k_runs,
     name_of_k_run,
@@ -61,9 +60,9 @@ def differences(stored: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[
     yield from (f"no longer a run: {name}" for name in old.keys() - new.keys())
     yield from (f"not there: {name}" for name in new.keys() - old.keys())
     for run in runs():
-        _, config, settings, steps = run
+        case, config, settings, steps = run
         name = name_of_run(run)
-        if name in old and name in new and not near(old[name], new[name], bound_of(run)):
+        if name in old and name in new and not near(old[name], new[name], case.exact_bound(config)):
             yield f"other latents: {name}, {config}, {settings}, {steps} steps"
     for name in map(name_of_k_run, k_runs()):
         if name in old and name in new and not near(old[name], new[name], K_BOUND):

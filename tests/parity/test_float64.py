@@ -13,9 +13,6 @@ from tests.samplers.cases import name_of
 from tests.samplers.stand_in import Given, network_of
 
 torch.set_num_threads(1)
-# Rounding in float32 is in upstream's own tables, for Euler ancestral in the sigma to go down to: see their bounds.
-OWN_TABLES = ("UnCLIPScheduler", "CMStochasticIterativeScheduler", "EulerAncestralDiscreteScheduler")
-BOUND = 1e-5
 
 
 @pytest.mark.parametrize(("case", "config", "settings"), WITH_SETTINGS, ids=named)
@@ -27,8 +24,6 @@ def test_every_step_in_float64(case, config, settings, measure):
         x = np.random.default_rng(steps).standard_normal((2, 3, 4, 5))
         got = [step.x for step in sampler.iterate(lambda x, t: network_of(config)(np, x, t), x, steps, noise=Given(steps))]
         wanted = case.keep(upstream_run(config, x, steps, settings, Given(steps))[1], steps)[: len(got)]
-        assert len(got) == len(wanted)
-        bound = case.bound(config, steps) if case.class_name in OWN_TABLES else BOUND
-        for ours, theirs in zip(got, wanted, strict=True):
+        for ours, theirs in zip(case.as_upstream(config, got), wanted, strict=True):
             assert ours.dtype == theirs.dtype == np.float64
-            measure(f"float64, {name_of(config)}, {settings}, {steps} steps", ours, theirs, bound)
+            measure(f"float64, {name_of(config)}, {settings}, {steps} steps", ours, theirs, case.exact_bound(config))

@@ -1,4 +1,8 @@
-"""Every scheduler against diffusers': tables, and every step of a run with a network that bends what it gets."""
+"""Every scheduler against diffusers': tables, and every step of a run with a network that bends what it gets.
+
+Where one is further away than 1e-5 in float32 it is shown that upstream has lost those digits itself, by upstream in float64; in
+float64 both are within 1e-5 (test_float64.py).
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,9 @@ def named(value):
     return name_of(value) if "_class_name" in value else " ".join(f"{key}={chosen}" for key, chosen in value.items())
 
 
+# A run in float32 is within the bound, and so many times of what upstream's own float32 has lost until then against upstream in
+# float64: two independent losses of one size are 1.4 times it apart.
+TIMES = 3.0
 each = pytest.mark.parametrize(("case", "config"), ALL, ids=named)
 
 
@@ -69,6 +76,16 @@ def test_every_step(case, config, settings, measure):
         wanted = case.keep(wanted, steps)[: len(got)]
         np.testing.assert_allclose(asked, times[: len(asked)], rtol=case.times_bound(config), atol=case.times_bound(config))
         assert len(got) == len(wanted) == len(sampler.sigmas(steps)) - 1
-        errors = [np.linalg.norm(g - w) / np.linalg.norm(w) for g, w in zip(got, wanted, strict=True)]
-        worst = int(np.argmax(errors))
-        measure(f"{name_of(config)}, {settings}, {steps} steps", got[worst], wanted[worst], case.bound(config, steps))
+        got = case.as_upstream(config, got)
+        errors = apart(got, wanted)
+        bounds = np.full(len(errors), case.bound)
+        if errors.max() > case.bound:
+            _, exact = upstream_run(config, x.astype(np.float64), steps, settings, Given(steps))
+            bounds += TIMES * np.maximum.accumulate(apart(wanted, case.keep(exact, steps)[: len(got)]))
+        worst = int(np.argmax(errors / bounds))
+        measure(f"{name_of(config)}, {settings}, {steps} steps", got[worst], wanted[worst], float(bounds[worst]))
+
+
+def apart(ours, theirs):
+    """Relative L2 errors, one a step."""
+    return np.array([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(ours, theirs, strict=True)])

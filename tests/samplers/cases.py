@@ -35,7 +35,7 @@ def times_bound(config: Mapping[str, Any]) -> float:
 @dataclass(frozen=True)
 class Case:
     """A scheduler: what is always set, the values of each option (a mapping among them sets several at once), what is given to
-    each of upstream's steps, which combinations upstream can do, which of its calls end a step, and the bound.
+    each of upstream's steps, which combinations upstream can do, which of its calls end a step, and how near runs in float64 are.
     """
 
     class_name: str
@@ -45,7 +45,9 @@ class Case:
     allowed: Callable[[Mapping[str, Any], int, Mapping[str, Any]], bool] = whatever
     keep: Callable[[Sequence[Any], int], Sequence[Any]] = every
     steps: Sequence[int] = STEPS
-    bound: Callable[[Mapping[str, Any], int], float] = lambda config, steps: 1e-5
+    bound: float = 1e-5  # in float32, to which is added what upstream loses itself
+    exact_bound: Callable[[Mapping[str, Any]], float] = lambda config: 1e-5
+    last_share: Callable[[Mapping[str, Any]], float] = lambda config: 1.0  # what upstream's last step makes of the picture
     times_bound: Callable[[Mapping[str, Any]], float] = times_bound
     tables_bound: float = 1e-6
     whole_times: bool = True  # whether upstream's whole times are whole by choice, not by rounding
@@ -54,6 +56,10 @@ class Case:
         """Configurations in which every two values of different options meet at least once."""
         rows = pairwise([list(values) for values in self.options.values()])
         return [self.config(dict(zip(self.options, row, strict=True))) for row in rows]
+
+    def as_upstream(self, config: Mapping[str, Any], latents: Sequence[Any]) -> list[Any]:
+        """Our latents with what upstream's last step makes of the picture."""
+        return [*latents[:-1], latents[-1] * self.last_share(config)]
 
     def single(self) -> list[dict[str, Any]]:
         """Configurations in which one option is not the first of its values."""

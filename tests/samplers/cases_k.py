@@ -26,30 +26,11 @@ def no_root_of_less_than_nothing(config: Mapping[str, Any], steps: int, settings
     return within_the_table(config, steps, settings) and not (cosine and steps == 3)
 
 
-def euler_ancestral_bound(config: Mapping[str, Any], steps: int) -> float:
+def euler_ancestral_bound(config: Mapping[str, Any]) -> float:
     """From the first sigma of zero terminal SNR, 4096, float32 leaves one or two digits of the sigma to go down to:
     measured 1.5e-4; else 1.2e-6.
     """
-    return 5e-4 if config["rescale_betas_zero_snr"] else 1e-5
-
-
-def heun_bound(config: Mapping[str, Any], steps: int) -> float:
-    """Two steps of linspace end their first step at the smallest sigma, 0.01, which divides what rounding has left at the
-    largest, 157: measured 1.5e-4, else 6.9e-6.
-    """
-    return 5e-4 if steps == 2 else 1e-5
-
-
-def lms_bound(config: Mapping[str, Any], steps: int) -> float:
-    """Upstream integrates its weights in float32: measured 1.6e-5."""
-    return 5e-5
-
-
-def dpm2_bound(config: Mapping[str, Any], steps: int) -> float:
-    """The cosine's first sigma is 2e4, where float32 has few digits left for the picture: measured 6.1e-5 in 2 steps,
-    else 6.2e-6.
-    """
-    return 2e-4 if config["beta_schedule"] == "squaredcos_cap_v2" and steps <= 3 else 1e-5
+    return 5e-4 if config.get("rescale_betas_zero_snr") else 1e-5
 
 
 def some_digits_left(config: Mapping[str, Any], steps: int, settings: Mapping[str, Any]) -> bool:
@@ -69,11 +50,6 @@ def down_times_bound(config: Mapping[str, Any]) -> float:
     return 2e-4
 
 
-def down_bound(config: Mapping[str, Any], steps: int) -> float:
-    """For the same reason: measured 1.0e-5 in 3 steps."""
-    return 5e-5 if steps == 3 else 1e-5
-
-
 CASES = [
     Case(
         "EulerAncestralDiscreteScheduler", {},
@@ -81,7 +57,7 @@ CASES = [
             "betas": BETAS, "prediction_type": PREDICTIONS[:2], "spacing": SPACING,
             "rescale_betas_zero_snr": [False, True],
         },
-        allowed=no_root_of_less_than_nothing, bound=euler_ancestral_bound,
+        allowed=no_root_of_less_than_nothing, exact_bound=euler_ancestral_bound,
     ),
     Case(
         "HeunDiscreteScheduler", {},
@@ -89,21 +65,21 @@ CASES = [
             "betas": [*BETAS, EXPONENTIAL], "prediction_type": PREDICTIONS, "spacing": SPACING, "ramps": RAMPS,
             "clips": CLIPS,
         },
-        allowed=within_the_table, keep=every_second, bound=heun_bound,
+        allowed=within_the_table, keep=every_second,
     ),
     Case(
         "LMSDiscreteScheduler", {},
         {"betas": BETAS, "prediction_type": PREDICTIONS, "spacing": SPACING, "ramps": RAMPS},
-        settings=({}, {"order": 2}), allowed=within_the_table, bound=lms_bound,
+        settings=({}, {"order": 2}), allowed=within_the_table,
     ),
     Case(
         "KDPM2DiscreteScheduler", {},
         {"betas": BETAS, "prediction_type": PREDICTIONS[:2], "spacing": SPACING, "ramps": RAMPS},
-        allowed=within_the_table, keep=every_second, bound=dpm2_bound, times_bound=middle_times_bound, whole_times=False,
+        allowed=within_the_table, keep=every_second, times_bound=middle_times_bound, whole_times=False,
     ),
     Case(
         "KDPM2AncestralDiscreteScheduler", {},  # upstream's times are NaN for the cosine
         {"betas": BETAS[:2], "prediction_type": PREDICTIONS[:2], "spacing": SPACING, "ramps": RAMPS},
-        allowed=some_digits_left, keep=every_second, bound=down_bound, times_bound=down_times_bound, whole_times=False,
+        allowed=some_digits_left, keep=every_second, times_bound=down_times_bound, whole_times=False,
     ),
 ]  # fmt: skip

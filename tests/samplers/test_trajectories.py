@@ -11,7 +11,7 @@ import pytest
 from refdiff.samplers import from_config
 from tests.samplers.cases import name_of
 from tests.samplers.stand_in import Given, first_latent, network, network_of
-from tests.samplers.trajectories import K_BOUND, K_NAMES, bound_of, k_config, k_runs, name_of_k_run, name_of_run, runs, seen
+from tests.samplers.trajectories import K_BOUND, K_NAMES, k_config, k_runs, name_of_k_run, name_of_run, runs, seen
 
 STORED = json.loads((Path(__file__).parent / "trajectories.json").read_text())["runs"]
 RUNS = list(runs())
@@ -34,7 +34,7 @@ def test_latents(class_name):
             assert len(found) == len(wanted), AGAIN
             for got, want in zip(found, wanted, strict=True):
                 error = np.linalg.norm(np.subtract(got, want)) / np.linalg.norm(want)
-                assert error <= bound_of(run), f"{error:.1e}: {name_of(config)}, {settings}, {steps} steps"
+                assert error <= case.exact_bound(config), f"{error:.1e}: {name_of(config)}, {settings}, {steps} steps"
 
 
 @pytest.mark.parametrize("name", K_NAMES)
@@ -50,7 +50,7 @@ def test_last_latents_of_k_diffusion(name):
 
 def latents(run):
     """Ours, after every step."""
-    _, config, settings, steps = run
+    case, config, settings, steps = run
     x, model = first_latent(steps).astype(np.float64), network_of(config)
     taken = from_config(config, settings=settings).iterate(lambda x, t: model(np, x, t), x, steps, noise=Given(steps))
-    return [step.x for step in taken]
+    return case.as_upstream(config, [step.x for step in taken])

@@ -28,7 +28,7 @@ def runs() -> Iterator[Run]:
     but its name, by its defaults.
     """
     bare = {case.class_name: case for case in reversed(CASES)}
-    plain = [replace(case, base={}, options={}, allowed=whatever, bound=bare_bound, steps=(7,)) for case in bare.values()]
+    plain = [replace(case, base={}, options={}, allowed=whatever, steps=(7,)) for case in bare.values()]
     for case in [*CASES, *plain]:
         for turn, config in enumerate(case.configs()):
             for further, settings in enumerate(case.settings):
@@ -37,11 +37,6 @@ def runs() -> Iterator[Run]:
                 long = [steps for steps in possible if 3 <= steps <= most] or possible
                 if long:
                     yield case, config, settings, long[(turn + further) % len(long)]
-
-
-def bare_bound(config: Mapping[str, Any], steps: int) -> float:
-    """UnCLIP's, whose last step has a rounded share: measured 5.3e-4."""
-    return 1e-3
 
 
 # k-diffusion's functions, but for two that it has not or that make steps of their own; their settings; steps and schedules.
@@ -84,14 +79,3 @@ def seen(latents: list[np.ndarray]) -> list[list[float]]:
     """Some numbers of the latents after the first step, about half of the steps, and the last, with nine digits."""
     chosen = [latents[k] for k in sorted({0, len(latents) // 2, len(latents) - 1})]
     return [[float(f"{float(value):.9g}") for value in latent.ravel()[list(PLACES)]] for latent in chosen]
-
-
-def bound_of(run: Run) -> float:
-    """1e-5: in float64, over the same tables of float32, upstream is as near as 7e-6 (measured), mostly 5e-7; but for
-
-    - consistency models, to whose last step upstream adds noise, UnCLIP, whose last step has a rounded share, and Euler
-      ancestral from the first sigma of zero terminal SNR, whose sigma to go down to is rounded: `case.bound`.
-    """
-    case, config, _, steps = run
-    other = case.class_name in ("CMStochasticIterativeScheduler", "UnCLIPScheduler", "EulerAncestralDiscreteScheduler")
-    return case.bound(config, steps) if other else 1e-5
