@@ -12,7 +12,7 @@ from typing import Any
 
 from refdiff.core.architecture import Architecture, register
 from refdiff.core.params import Declaration, Leaf, Params, numbered
-from refdiff.core.tap import tap
+from refdiff.core.tap import tap, unit
 from refdiff.errors import BadRequest
 from refdiff.models.config import read_config
 from refdiff.models.layers import affine, linear_params, norm_params
@@ -77,13 +77,11 @@ def clip_text(params: Params, config: CLIPTextConfig, ids: Array) -> tuple[Array
     xp = array_module(ids)
     positions = xp.arange(ids.shape[1])
     x = embedding(p.embeddings.token_embedding.weight, ids) + embedding(p.embeddings.position_embedding.weight, positions)
-    tap(p.embeddings.path, x)
+    x = tap(p.embeddings.path, x)
     for layer in p.encoder.layers:
         x = encoder_layer(layer, config, x)
-        tap(layer.path, x)
     norm = p.final_layer_norm
-    x = layer_norm(x, norm.weight, norm.bias, eps=config.layer_norm_eps)
-    tap(norm.path, x)
+    x = tap(norm.path, layer_norm(x, norm.weight, norm.bias, eps=config.layer_norm_eps))
     return x, _pooled(x, ids, config)
 
 
@@ -109,6 +107,7 @@ def encoder_layer_params(width: int, hidden: int) -> Declaration:
     }
 
 
+@unit
 def encoder_layer(p: Params, config: CLIPTextConfig, x: Array) -> Array:
     """Causal self-attention, then a perceptron, each on the normalised stream and added to it.
 
@@ -117,14 +116,14 @@ def encoder_layer(p: Params, config: CLIPTextConfig, x: Array) -> Array:
     heads, eps = config.num_attention_heads, config.layer_norm_eps
     scale = (config.hidden_size // heads) ** -0.5
 
-    h = layer_norm(x, p.layer_norm1.weight, p.layer_norm1.bias, eps=eps)
+    h = tap(p.layer_norm1.path, layer_norm(x, p.layer_norm1.weight, p.layer_norm1.bias, eps=eps))
     q, k, v = affine(p.self_attn.q_proj, h), affine(p.self_attn.k_proj, h), affine(p.self_attn.v_proj, h)
     h = attention(q, k, v, heads=heads, scale=scale, causal=True)
-    x = x + affine(p.self_attn.out_proj, h)
+    x = x + tap(p.self_attn.path, affine(p.self_attn.out_proj, h))
 
-    h = layer_norm(x, p.layer_norm2.weight, p.layer_norm2.bias, eps=eps)
-    h = ACTIVATIONS[config.hidden_act](affine(p.mlp.fc1, h))  # [B,T,D] -> [B,T,4D]
-    return x + affine(p.mlp.fc2, h)  # [B,T,4D] -> [B,T,D]
+    h = tap(p.layer_norm2.path, layer_norm(x, p.layer_norm2.weight, p.layer_norm2.bias, eps=eps))
+    h = tap(f"{p.mlp.path}.activation_fn", ACTIVATIONS[config.hidden_act](affine(p.mlp.fc1, h)))  # [B,T,D] -> [B,T,4D]
+    return x + tap(p.mlp.path, affine(p.mlp.fc2, h))  # [B,T,4D] -> [B,T,D]
 
 
 def _pooled(x: Array, ids: Array, config: CLIPTextConfig) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refdiff.core.params import Declaration, Leaf, Params
+from refdiff.core.tap import tap
 from refdiff.ops import conv2d, linear
 from refdiff.xp import Array
 
@@ -28,17 +29,17 @@ def norm_params(width: int) -> Declaration:
 
 def affine(p: Params, x: Array) -> Array:
     """linear with the parameters of `p`; without a bias if there is none.  Shapes: [...,D] -> [...,D']"""
-    return linear(x, p.weight, p.bias if "bias" in p else None)
+    return tap(p.path, linear(x, p.weight, p.bias if "bias" in p else None))
 
 
 def conv1x1(p: Params, x: Array) -> Array:
     """A linear map of the channels of each pixel.  Shapes: [B,C,H,W] -> [B,C',H,W]"""
-    return conv2d(x, p.weight, p.bias, stride=1, padding=(0, 0, 0, 0))
+    return tap(p.path, conv2d(x, p.weight, p.bias, stride=1, padding=(0, 0, 0, 0)))
 
 
 def conv3x3(p: Params, x: Array) -> Array:
     """A 3x3 convolution that keeps the size.  Shapes: [B,C,H,W] -> [B,C',H,W]"""
-    return conv2d(x, p.weight, p.bias, stride=1, padding=(1, 1, 1, 1))
+    return tap(p.path, conv2d(x, p.weight, p.bias, stride=1, padding=(1, 1, 1, 1)))
 
 
 def tokens(x: Array) -> Array:

@@ -6,12 +6,13 @@ Source: Rombach et al. 2022 (arXiv 2112.10752), section 3.3 and appendix E.2.1; 
 from __future__ import annotations
 
 from refdiff.core.params import Declaration, Params, numbered
-from refdiff.core.tap import tap
+from refdiff.core.tap import tap, unit
 from refdiff.models.layers import affine, conv1x1, conv_params, linear_params, norm_params, pixels, tokens
 from refdiff.ops import attention, geglu, group_norm, layer_norm
 from refdiff.xp import Array
 
 
+@unit
 def spatial_transformer(p: Params, x: Array, context: Array, *, heads: int, groups: int) -> Array:
     """One transformer block over the pixels, between two 1x1 convolutions, added to its input.
 
@@ -19,13 +20,11 @@ def spatial_transformer(p: Params, x: Array, context: Array, *, heads: int, grou
     Traps: gn-eps (1e-6 here, 1e-5 in the resnets), proj-linear-conv
     """
     _, _, height, width = x.shape
-    h = group_norm(x, p.norm.weight, p.norm.bias, groups=groups, eps=1e-6)
+    h = tap(p.norm.path, group_norm(x, p.norm.weight, p.norm.bias, groups=groups, eps=1e-6))
     h = tokens(conv1x1(p.proj_in, h))  # [B,C,H,W] -> [B,H*W,C]
     for block in p.transformer_blocks:
         h = transformer_block(block, h, context, heads=heads)
-    x = x + conv1x1(p.proj_out, pixels(h, height, width))  # [B,H*W,C] -> [B,C,H,W]
-    tap(p.path, x)
-    return x
+    return x + conv1x1(p.proj_out, pixels(h, height, width))  # [B,H*W,C] -> [B,C,H,W]
 
 
 def spatial_transformer_params(width: int, context: int) -> Declaration:
@@ -55,21 +54,20 @@ def transformer_block_params(width: int, context: int) -> Declaration:
     }
 
 
+@unit
 def transformer_block(p: Params, x: Array, context: Array, *, heads: int) -> Array:
     """Self-attention, attention to the text, a gated perceptron: each on the normalised stream and added to it.
 
     Shapes: [B,T,D], [B,S,D'] -> [B,T,D]
     Traps: ln-eps, geglu-swap
     """
-    h = layer_norm(x, p.norm1.weight, p.norm1.bias, eps=1e-5)
+    h = tap(p.norm1.path, layer_norm(x, p.norm1.weight, p.norm1.bias, eps=1e-5))
     x = x + projected_attention(p.attn1, h, h, heads=heads)
-    h = layer_norm(x, p.norm2.weight, p.norm2.bias, eps=1e-5)
+    h = tap(p.norm2.path, layer_norm(x, p.norm2.weight, p.norm2.bias, eps=1e-5))
     x = x + projected_attention(p.attn2, h, context, heads=heads)
-    h = layer_norm(x, p.norm3.weight, p.norm3.bias, eps=1e-5)
-    h = geglu(affine(p.ff.net[0].proj, h))  # [B,T,D] -> [B,T,4D]
-    x = x + affine(p.ff.net[2], h)  # [B,T,4D] -> [B,T,D]
-    tap(p.path, x)
-    return x
+    h = tap(p.norm3.path, layer_norm(x, p.norm3.weight, p.norm3.bias, eps=1e-5))
+    h = tap(p.ff.net[0].path, geglu(affine(p.ff.net[0].proj, h)))  # [B,T,D] -> [B,T,4D]
+    return x + tap(p.ff.path, affine(p.ff.net[2], h))  # [B,T,4D] -> [B,T,D]
 
 
 def attention_params(width: int, context: int) -> Declaration:
@@ -82,6 +80,7 @@ def attention_params(width: int, context: int) -> Declaration:
     }
 
 
+@unit
 def projected_attention(p: Params, x: Array, context: Array, *, heads: int) -> Array:
     """Queries from `x`, keys and values from `context`.
 

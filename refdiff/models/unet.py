@@ -12,10 +12,10 @@ from typing import Any
 
 from refdiff.core.architecture import Architecture, register
 from refdiff.core.params import Declaration, Params, numbered
-from refdiff.core.tap import tap
+from refdiff.core.tap import tap, unit
 from refdiff.errors import BadRequest
 from refdiff.models.config import read_config
-from refdiff.models.layers import affine, conv3x3, conv_params, linear_params, norm_params
+from refdiff.models.layers import affine, conv1x1, conv3x3, conv_params, linear_params, norm_params
 from refdiff.models.transformer import spatial_transformer, spatial_transformer_params
 from refdiff.ops import concatenate, conv2d, crop, group_norm_silu, silu, timestep_embedding, upsample_nearest
 from refdiff.xp import Array, array_module
@@ -91,22 +91,18 @@ def unet(params: Params, config: UNetConfig, x: Array, t: Array, context: Array)
     p = params
     temb = time_embedding(p.time_embedding, config, x, t)
     x = conv3x3(p.conv_in, x)
-    tap(p.conv_in.path, x)
 
     skips = [x]
     for block, heads in zip(p.down_blocks, config.heads, strict=True):
         x, block_skips = down_block(block, config, x, temb, context, heads=heads)
         skips += block_skips
-        tap(block.path, x)
 
     x = mid_block(p.mid_block, config, x, temb, context, heads=config.heads[-1])
-    tap(p.mid_block.path, x)
 
     for block, heads in zip(p.up_blocks, config.heads[::-1], strict=True):
         own, skips = skips[-len(block.resnets) :], skips[: -len(block.resnets)]
         size = skips[-1].shape[2:] if skips else x.shape[2:]
         x = up_block(block, config, x, temb, context, skips=own, size=size, heads=heads)
-        tap(block.path, x)
 
     x = group_norm_silu(x, p.conv_norm_out.weight, p.conv_norm_out.bias, groups=config.norm_num_groups, eps=config.norm_eps)
     return conv3x3(p.conv_out, x)
@@ -143,6 +139,7 @@ def declare(config: UNetConfig) -> Declaration:
     }
 
 
+@unit
 def time_embedding(p: Params, config: UNetConfig, x: Array, t: Array) -> Array:
     """The time as a vector for every image of the batch.
 
@@ -159,10 +156,8 @@ def time_embedding(p: Params, config: UNetConfig, x: Array, t: Array) -> Array:
         max_period=10000.0,
         dtype=x.dtype,
     )
-    tap("time_proj", sinusoids)
-    temb = affine(p.linear_2, silu(affine(p.linear_1, sinusoids)))
-    tap(p.path, temb)
-    return temb
+    sinusoids = tap("time_proj", sinusoids)
+    return affine(p.linear_2, silu(affine(p.linear_1, sinusoids)))
 
 
 def block_params(ins: list[int], out: int, temb: int, context: int | None, resampler: str | None) -> Declaration:
@@ -189,9 +184,9 @@ def down_block(p: Params, config: UNetConfig, x: Array, temb: Array, context: Ar
     if "downsamplers" in p:
         conv = p.downsamplers[0].conv
         x = conv2d(x, conv.weight, conv.bias, stride=2, padding=(1, 1, 1, 1))  # [B,C',H,W] -> [B,C',ceil(H/2),ceil(W/2)]
-        tap(p.downsamplers[0].path, x)
+        x = tap(p.downsamplers[0].path, tap(conv.path, x))
         skips.append(x)
-    return x, skips
+    return tap(p.path, x), skips
 
 
 def mid_block_params(width: int, temb: int, context: int) -> Declaration:
@@ -200,6 +195,7 @@ def mid_block_params(width: int, temb: int, context: int) -> Declaration:
     return {"attentions": numbered([spatial_transformer_params(width, context)]), "resnets": resnets}
 
 
+@unit
 def mid_block(p: Params, config: UNetConfig, x: Array, temb: Array, context: Array, *, heads: int) -> Array:
     """Resnet, transformer, resnet at the smallest size.  Shapes: [B,C,H,W], [B,E], [B,T,D] -> [B,C,H,W]"""
     x = resnet_block(p.resnets[0], config, x, temb)
@@ -207,6 +203,7 @@ def mid_block(p: Params, config: UNetConfig, x: Array, temb: Array, context: Arr
     return resnet_block(p.resnets[1], config, x, temb)
 
 
+@unit
 def up_block(
     p: Params, config: UNetConfig, x: Array, temb: Array, context: Array, *, skips: list[Array], size: tuple, heads: int
 ) -> Array:
@@ -223,8 +220,7 @@ def up_block(
         x = upsample_nearest(x, height=2 * x.shape[2], width=2 * x.shape[3])  # [B,C',H,W] -> [B,C',2H,2W]
         if x.shape[2:] != size:
             x = crop(x, height=size[0], width=size[1])  # the down path halved an odd size
-        x = conv3x3(p.upsamplers[0].conv, x)
-        tap(p.upsamplers[0].path, x)
+        x = tap(p.upsamplers[0].path, conv3x3(p.upsamplers[0].conv, x))
     return x
 
 
@@ -240,6 +236,7 @@ def resnet_params(channels_in: int, channels_out: int, temb: int) -> Declaration
     return block if channels_in == channels_out else {**block, "conv_shortcut": conv_params(channels_in, channels_out, kernel=1)}
 
 
+@unit
 def resnet_block(p: Params, config: UNetConfig, x: Array, temb: Array) -> Array:
     """Two normalised convolutions with the time added between them, beside a shortcut.
 
@@ -253,10 +250,8 @@ def resnet_block(p: Params, config: UNetConfig, x: Array, temb: Array) -> Array:
     h = group_norm_silu(h, p.norm2.weight, p.norm2.bias, groups=groups, eps=eps)
     h = conv3x3(p.conv2, h)
     if "conv_shortcut" in p:
-        x = conv2d(x, p.conv_shortcut.weight, p.conv_shortcut.bias, stride=1, padding=(0, 0, 0, 0))
-    x = x + h
-    tap(p.path, x)
-    return x
+        x = conv1x1(p.conv_shortcut, x)  # [B,C,H,W] -> [B,C',H,W]
+    return x + h
 
 
 def _check(config: UNetConfig) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from refdiff.core.architecture import Architecture, register
 from refdiff.core.params import Declaration, Params, numbered
-from refdiff.core.tap import tap
+from refdiff.core.tap import tap, unit
 from refdiff.errors import BadRequest
 from refdiff.models.config import read_config
 from refdiff.models.layers import affine, conv1x1, conv3x3, conv_params, linear_params, norm_params, pixels, tokens
@@ -82,7 +82,6 @@ def encode(params: Params, config: VAEConfig, x: Array) -> tuple[Array, Array]:
     """
     h = encoder(params.encoder, config, x)
     h = conv1x1(params.quant_conv, h)
-    tap(params.quant_conv.path, h)
     mean, logvar = split(h, 2, axis=1)
     return mean, clip(logvar, low=-30.0, high=20.0)
 
@@ -104,9 +103,7 @@ def decode(params: Params, config: VAEConfig, z: Array) -> Array:
     Shapes: [B,L,h,w] -> [B,3,H,W], about [-1,1], not limited
     Traps: vae-scale, vae-quant-conv
     """
-    h = conv1x1(params.post_quant_conv, z)
-    tap(params.post_quant_conv.path, h)
-    return decoder(params.decoder, config, h)
+    return decoder(params.decoder, config, conv1x1(params.post_quant_conv, z))
 
 
 def declare(config: VAEConfig) -> Declaration:
@@ -123,14 +120,14 @@ def declare(config: VAEConfig) -> Declaration:
 def encoder(p: Params, config: VAEConfig, x: Array) -> Array:
     """Shapes: [B,3,H,W] -> [B,2L,H/f,W/f]"""
     x = conv3x3(p.conv_in, x)
-    tap(p.conv_in.path, x)
     for block in p.down_blocks:
         for resnet in block.resnets:
             x = resnet_block(resnet, config, x)
         if "downsamplers" in block:
             conv = block.downsamplers[0].conv
             x = conv2d(x, conv.weight, conv.bias, stride=2, padding=(0, 1, 0, 1))  # [B,C,H,W] -> [B,C,H/2,W/2]
-        tap(block.path, x)
+            x = tap(block.downsamplers[0].path, tap(conv.path, x))
+        x = tap(block.path, x)
     x = mid_block(p.mid_block, config, x)
     x = group_norm_silu(x, p.conv_norm_out.weight, p.conv_norm_out.bias, groups=config.norm_num_groups, eps=NORM_EPS)
     return conv3x3(p.conv_out, x)
@@ -155,15 +152,14 @@ def encoder_params(config: VAEConfig) -> Declaration:
 def decoder(p: Params, config: VAEConfig, z: Array) -> Array:
     """Shapes: [B,L,h,w] -> [B,3,H,W]"""
     x = conv3x3(p.conv_in, z)
-    tap(p.conv_in.path, x)
     x = mid_block(p.mid_block, config, x)
     for block in p.up_blocks:
         for resnet in block.resnets:
             x = resnet_block(resnet, config, x)
         if "upsamplers" in block:
             x = upsample_nearest(x, height=2 * x.shape[2], width=2 * x.shape[3])  # [B,C,H,W] -> [B,C,2H,2W]
-            x = conv3x3(block.upsamplers[0].conv, x)
-        tap(block.path, x)
+            x = tap(block.upsamplers[0].path, conv3x3(block.upsamplers[0].conv, x))
+        x = tap(block.path, x)
     x = group_norm_silu(x, p.conv_norm_out.weight, p.conv_norm_out.bias, groups=config.norm_num_groups, eps=NORM_EPS)
     return conv3x3(p.conv_out, x)
 
@@ -190,13 +186,12 @@ def block_params(ins: list[int], out: int, resampler: str | None) -> Declaration
     return resnets if resampler is None else {**resnets, resampler: numbered([{"conv": conv_params(out, out, kernel=3)}])}
 
 
+@unit
 def mid_block(p: Params, config: VAEConfig, x: Array) -> Array:
     """Resnet, attention, resnet at the smallest size.  Shapes: [B,C,h,w] -> [B,C,h,w]"""
     x = resnet_block(p.resnets[0], config, x)
     x = attention_block(p.attentions[0], config, x)
-    x = resnet_block(p.resnets[1], config, x)
-    tap(p.path, x)
-    return x
+    return resnet_block(p.resnets[1], config, x)
 
 
 def mid_block_params(width: int) -> Declaration:
@@ -205,6 +200,7 @@ def mid_block_params(width: int) -> Declaration:
     return {"attentions": numbered([attention_block_params(width)]), "resnets": resnets}
 
 
+@unit
 def attention_block(p: Params, config: VAEConfig, x: Array) -> Array:
     """Pixels attend to each other with one head as wide as the channels, added to the input.
 
@@ -212,11 +208,10 @@ def attention_block(p: Params, config: VAEConfig, x: Array) -> Array:
     Traps: vae-attn-keys, attn-no-scale
     """
     _, channels, height, width = x.shape
-    h = tokens(group_norm(x, p.group_norm.weight, p.group_norm.bias, groups=config.norm_num_groups, eps=NORM_EPS))
+    h = group_norm(x, p.group_norm.weight, p.group_norm.bias, groups=config.norm_num_groups, eps=NORM_EPS)
+    h = tokens(tap(p.group_norm.path, h))  # [B,C,h,w] -> [B,h*w,C]
     h = attention(affine(p.to_q, h), affine(p.to_k, h), affine(p.to_v, h), heads=1, scale=channels**-0.5, causal=False)
-    x = x + pixels(affine(p.to_out[0], h), height, width)
-    tap(p.path, x)
-    return x
+    return x + pixels(affine(p.to_out[0], h), height, width)
 
 
 def attention_block_params(width: int) -> Declaration:
@@ -229,6 +224,7 @@ def attention_block_params(width: int) -> Declaration:
     }
 
 
+@unit
 def resnet_block(p: Params, config: VAEConfig, x: Array) -> Array:
     """Two normalised convolutions beside a shortcut.
 
@@ -241,9 +237,7 @@ def resnet_block(p: Params, config: VAEConfig, x: Array) -> Array:
     h = conv3x3(p.conv2, h)
     if "conv_shortcut" in p:
         x = conv1x1(p.conv_shortcut, x)  # [B,C,H,W] -> [B,C',H,W]
-    x = x + h
-    tap(p.path, x)
-    return x
+    return x + h
 
 
 def resnet_params(channels_in: int, channels_out: int) -> Declaration:

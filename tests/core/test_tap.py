@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from refdiff.core.tap import observe, tap
+from refdiff.core.tap import observe, tap, unit
 
 
 def test_a_tap_that_nobody_observes_does_nothing():
-    assert tap("a", 1) is None
+    assert tap("a", 1) == 1
 
 
 def test_an_observer_sees_names_and_values_in_order():
@@ -36,3 +36,34 @@ def test_an_error_ends_the_observation():
         raise RuntimeError
     tap("a", 1)
     assert seen == []
+
+
+def test_what_the_observer_puts_in_its_place_goes_on():
+    seen = []
+    with observe(lambda name, x: seen.append(x), change=lambda name, x: 10 * x if name == "a" else x):
+        assert (tap("a", 1), tap("b", 2)) == (10, 2)
+    assert seen == [1, 2]
+
+
+class Node:
+    """Stands for a node of the parameters."""
+
+    path = "block.0"
+
+
+def test_a_unit_is_tapped_under_its_path_and_left_out_where_it_is_known():
+    runs, seen = [], []
+
+    @unit
+    def part(p, x, *, factor):
+        runs.append(x)
+        return tap("inner", factor * x)
+
+    assert part(Node(), 2, factor=3) == 6
+    with observe(lambda name, x: seen.append((name, x))):
+        assert part(Node(), 2, factor=3) == 6
+    assert seen == [("inner", 6), ("block.0", 6)]
+    del seen[:]
+    with observe(lambda name, x: seen.append((name, x)), know={"block.0": 7}.get):
+        assert part(Node(), 2, factor=3) == 7
+    assert (seen, runs) == ([("block.0", 7)], [2, 2])
