@@ -17,6 +17,7 @@ from refdiff.checkpoints.header import DTYPES, ITEM_SIZE, Entry, Header, format_
 from refdiff.errors import BadRequest
 
 WRITTEN_AS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+MADE_FOR = {"format": "pt"}  # what upstream asks for
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> (dtype in the format's words, shape)
 
 
@@ -40,22 +41,26 @@ def map_tensors(path: Path, header: Header, names: Iterable[str]) -> dict[str, n
     return {name: _view(data, header.entries[name]) for name in names}
 
 
-def write_safetensors(path: Path | str, tensors: Mapping[str, np.ndarray], *, dtype: str | None) -> None:
+def write_safetensors(
+    path: Path | str, tensors: Mapping[str, np.ndarray], *, dtype: str | None, metadata: Mapping[str, str] = MADE_FOR
+) -> None:
     """Write arrays under their names, as `dtype` ("float32", "float16", "bfloat16", "float64") or each as it is (None).
 
     Raises: BadRequest for a dtype that the format or this function does not know; where the disk is full
     """
     layout = {name: (_format_dtype(name, value, dtype), value.shape) for name, value in tensors.items()}
-    write_stream(Path(path), layout, lambda name: [tensors[name]])
+    write_stream(Path(path), layout, lambda name: [tensors[name]], metadata=metadata)
 
 
-def write_stream(path: Path, layout: Layout, parts: Callable[[str], Iterable[np.ndarray]]) -> None:
+def write_stream(
+    path: Path, layout: Layout, parts: Callable[[str], Iterable[np.ndarray]], *, metadata: Mapping[str, str] = MADE_FOR
+) -> None:
     """Write a file whose tensors come in parts, so that no tensor need ever be in memory as a whole.
 
     `parts(name)` gives the values in row-major order; they are converted to the dtype of the layout.
     """
     entries = _entries(layout)
-    header = json.dumps(format_header(entries, {"format": "pt"}), separators=(",", ":")).encode("utf-8")
+    header = json.dumps(format_header(entries, metadata), separators=(",", ":")).encode("utf-8")
     header += b" " * (-len(header) % 8)  # so that the data are aligned
     size = max((entry.end for entry in entries.values()), default=0)
     with replacing(path, size=8 + len(header) + size) as file:

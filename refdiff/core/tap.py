@@ -31,7 +31,7 @@ def unit(part: Callable[..., Any]) -> Callable[..., Any]:
     """A part of a model, a function of (p, ...), whose one result is tapped under p.path; not run where the result is known."""
 
     @wraps(part)
-    def run(p: Any, *args: Any, **constants: Any) -> Any:  # house: hands on what the part takes
+    def run(p: Any, *args: Any, **constants: Any) -> Any:
         if _see is None:
             return part(p, *args, **constants)
         known = None if _know is None else _know(p.path)

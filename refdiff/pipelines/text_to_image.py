@@ -171,9 +171,17 @@ def pictures(pipe: Pipeline, latents: np.ndarray) -> list:
                 "the picture is not finite (NaN or infinity): the weights are damaged, the dtype is too narrow for"
                 " them, or the guidance is too strong"
             )
-        levels = np.round(np.clip(x / 2 + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8)  # round half to even
-        images.append(Image.fromarray(levels.transpose(1, 2, 0)))
+        images.append(Image.fromarray(levels(x[None])[0]))
     return images
+
+
+def levels(x: np.ndarray) -> np.ndarray:
+    """A decoded picture in whole levels, rounded half to even.
+
+    Shapes: [B,3,H,W], [-1,1] where it is sound -> [B,H,W,3], 0 to 255
+    Traps: px-trunc, px-range
+    """
+    return np.round(np.clip(x / 2 + 0.5, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
 def check_prompt(pipe: Pipeline, prompt: str) -> list[str]:

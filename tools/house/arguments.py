@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from house.source import Function, Source, Violation, parameters
 
 NUMERIC_PACKAGES = tuple(f"refdiff/{name}/" for name in ("ops", "models", "diffusion", "samplers", "kernels"))
-MAY_TAKE_KWARGS = ("refdiff/core/primitive.py", "refdiff/pipelines/", "refdiff/cli/")  # cli: click knows the names
+# They hand on to what knows the names: an op, a part of a model, a pipeline, click.
+MAY_TAKE_KWARGS = (
+    *("refdiff/core/primitive.py", "refdiff/core/tap.py", "refdiff/pipelines/", "refdiff/cli/"),
+    *("refdiff/golden/mutants/", "refdiff/golden/record.py"),
+)
 WRITING_METHODS = {
     *("append", "clear", "extend", "fill", "insert", "itemset", "partition", "pop", "popitem", "put", "remove"),
     *("resize", "reverse", "scatter_add", "setdefault", "setfield", "sort", "update"),

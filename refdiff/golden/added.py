@@ -1,0 +1,50 @@
+"""The error that each part of another program adds: our part is run on their inputs, and what it gives is beside their output."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refdiff.golden.compare import relative
+from refdiff.golden.format import Trace
+from refdiff.golden.stages import Given, Setting, Stage, run_stage, stages_of
+
+
+def forced(setting: Setting, theirs: Trace, golden: Trace) -> dict[str, np.ndarray]:
+    """What our text makes of their inputs: every tensor that they have, each computed from those of theirs before it.
+
+    In a network every tensor of theirs goes on in the place of ours, so one run gives all of them.
+    """
+    found: dict[str, np.ndarray] = {}
+    for stage in stages_of(setting):
+        if any(belongs(name, stage) for name in theirs.tensors):
+            found |= run_stage(setting, stage, given(theirs, golden), replaced=theirs.tensors, know=None, until=None)
+    return found
+
+
+def given(theirs: Trace, golden: Trace) -> Given:
+    """Their tensor of a name where they have it in the golden shape, else the golden one."""
+
+    def look(name: str) -> np.ndarray:
+        want = golden.tensors[name]
+        x = theirs.tensors.get(name)
+        return want if x is None or x.shape != want.shape else x
+
+    return look
+
+
+def belongs(name: str, stage: Stage) -> bool:
+    """Whether a stage gives a tensor of that name."""
+    where, _, last = name.rpartition("/")
+    if stage.name == "loop":
+        return name == "latents/initial" or (where.startswith("steps/") and last in ("time", "input", "latents"))
+    if stage.name.endswith("/unet"):
+        return where == stage.name or name == stage.name.removesuffix("unet") + "prediction"
+    if stage.name.endswith("/guidance"):
+        return name == stage.name.removesuffix("guidance") + "guided"
+    return where == stage.name
+
+
+def added_errors(setting: Setting, theirs: Trace, golden: Trace) -> dict[str, float]:
+    """For each tensor of theirs the relative error that its own part added."""
+    ours = forced(setting, theirs, golden)
+    return {name: relative(x, ours[name]) for name, x in theirs.tensors.items() if name in ours and x.shape == ours[name].shape}

@@ -1,0 +1,202 @@
+"""Another program's tensors beside golden ones: how far apart, in which layout, and which is the first that is wrong.
+
+NumPy is enough; no model is needed. With a model, golden/added.py also tells the error that a stage inherited from the one that
+it added, and a report then goes by what was added.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from refdiff.golden.format import Trace
+
+PASS, FAIL, MISSING, UNSUPPORTED = "pass", "fail", "missing", "unsupported"
+# Relative L2 errors that are allowed where a manifest has none of its own, by the precision of the tensor.
+ADDED = {"exact": 0.0, "float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 8e-2}
+WHOLE = {"exact": 0.0, "float64": 1e-8, "float32": 1e-3, "float16": 5e-2, "bfloat16": 3e-1}
+LAYOUTS = {(0, 2, 3, 1): "NHWC", (0, 3, 1, 2): "NCHW for NHWC", (1, 0): "transposed", (0, 2, 1): "last two axes swapped"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How far a tensor is from the golden one: relative L2, largest difference and its place, cosine, units in the last place."""
+
+    relative: float
+    largest: float
+    at: tuple[int, ...]
+    cosine: float
+    ulp: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of a comparison. `added` is the error that its own stage made of their inputs, where a model told it."""
+
+    name: str
+    outcome: str
+    kind: str = ""
+    measure: Measure | None = None
+    added: float | None = None
+    bound: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A comparison, in the order in which the golden tensors were made."""
+
+    rows: tuple[Row, ...]
+    extra: tuple[str, ...]  # theirs that the golden trace does not have
+
+    @property
+    def first_wrong(self) -> Row | None:
+        """The first tensor that fails."""
+        return next((row for row in self.rows if row.outcome == FAIL), None)
+
+    @property
+    def passed(self) -> bool:
+        """Nothing fails, and something was compared."""
+        return self.first_wrong is None and any(row.outcome == PASS for row in self.rows)
+
+    def count(self, outcome: str) -> int:
+        """How many tensors have that outcome."""
+        return sum(row.outcome == outcome for row in self.rows)
+
+
+def compare(theirs: Trace, golden: Trace, *, added: Mapping[str, float] | None = None) -> Report:
+    """Walk the golden tensors in their order.
+
+    `added`: for tensors of which it is known, the relative error that their own stage added (`golden.added`); a tensor of which
+    it is known is judged by that alone, any other by its whole error.
+    """
+    rows = []
+    for name, want in golden.tensors.items():
+        if name not in theirs.tensors:
+            rows.append(Row(name, MISSING))
+            continue
+        rows.append(_row(name, theirs.tensors[name], want, golden, None if added is None else added.get(name)))
+    return Report(tuple(rows), tuple(name for name in theirs.tensors if name not in golden.tensors))
+
+
+def aligned(theirs: Trace, golden: Trace) -> Trace:
+    """Their tensors in the golden layout, where one can be recognised."""
+    found = {}
+    for name, x in theirs.tensors.items():
+        want = golden.tensors.get(name)
+        found[name] = x if want is None else recognised(x, want)[0]
+    return Trace(found, theirs.manifest)
+
+
+def _row(name: str, x: np.ndarray, want: np.ndarray, golden: Trace, added: float | None) -> Row:
+    got, note = recognised(x, want)
+    kind = kind_of(got)
+    if got.shape != want.shape:
+        return Row(name, FAIL, kind, note=f"shape {list(x.shape)}, golden {list(want.shape)}")
+    if kind == "exact" and want.dtype.kind in "iub":
+        return _exact(name, got, want, added, note)
+    if not np.isfinite(got.astype(np.float64)).all():
+        return Row(name, FAIL, kind, note="it holds NaN or infinity" + (f"; {note}" if note else ""))
+    measure = measured(got, want)
+    bound = bound_of(golden, name, kind, whole=added is None)
+    error = measure.relative if added is None else added
+    return Row(name, PASS if error <= bound else FAIL, kind, measure, added, bound, note)
+
+
+def _exact(name: str, got: np.ndarray, want: np.ndarray, added: float | None, note: str) -> Row:
+    """Whole numbers: ids, times, levels; a level of a picture may be one off where rounding is tipped, but not in the mean."""
+    difference = got.astype(np.int64) - want.astype(np.int64)
+    levels = name.startswith("pixels/")
+    tipped = levels and np.abs(difference).max(initial=0) <= 1 and (difference != 0).mean() <= 0.01
+    outcome = PASS if tipped or not difference.any() or added == 0.0 else FAIL
+    return Row(name, outcome, "exact", measured(got.astype(np.float64), want.astype(np.float64)), added, 0.0, note)
+
+
+def bound_of(golden: Trace, name: str, kind: str, *, whole: bool) -> float:
+    """The relative error that is allowed: the manifest's own, else the table's."""
+    own = golden.facts(name).get("bounds", {}).get(kind, {})
+    key = "whole" if whole else "added"
+    return float(own[key]) if key in own else (WHOLE if whole else ADDED)[kind]
+
+
+def kind_of(x: np.ndarray) -> str:
+    """The precision of the numbers: that of the array, or a half precision where all its numbers fit into one.
+
+    A float32 array may hold what another program made in half precision, for NumPy has no bfloat16.
+    """
+    if x.dtype.kind != "f":
+        return "exact"
+    if x.dtype != np.float32 or not x.size:
+        return str(x.dtype)
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    if not x.any():
+        return "float32"
+    if not (bits & np.uint32(0xFFFF)).any():
+        return "bfloat16"
+    with np.errstate(over="ignore"):
+        return "float16" if np.array_equal(x.astype(np.float16).astype(np.float32), x) else "float32"
+
+
+def measured(got: np.ndarray, want: np.ndarray) -> Measure:
+    """How far apart two tensors of one shape are."""
+    a, b = got.astype(np.float64), want.astype(np.float64)
+    difference = np.abs(a - b)
+    at = np.unravel_index(int(difference.argmax()), difference.shape) if difference.size else ()
+    product = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
+    cosine = float((a * b).sum()) / product if product else float(not difference.any())
+    largest = float(difference.max()) if difference.size else 0.0
+    return Measure(relative(got, want), largest, tuple(map(int, at)), cosine, _ulp(got, want))
+
+
+def relative(got: np.ndarray, want: np.ndarray) -> float:
+    """|got - want| / |want|, L2; infinite where `want` is 0 and `got` is not, or where `got` is not finite."""
+    a, b = got.astype(np.float64), want.astype(np.float64)
+    size, apart = float(np.linalg.norm(b)), float(np.linalg.norm(a - b))
+    if not math.isfinite(apart):
+        return math.inf
+    return apart / size if size else (0.0 if apart == 0.0 else math.inf)
+
+
+def _ulp(got: np.ndarray, want: np.ndarray) -> float:
+    """The largest difference in units in the last place of float32."""
+    with np.errstate(over="ignore"):
+        places = [_ordered(x.astype(np.float32)) for x in (got, want)]
+    return float(np.abs(places[0] - places[1]).max(initial=0))
+
+
+def _ordered(x: np.ndarray) -> np.ndarray:
+    """The bits of a float32 as whole numbers that grow with it."""
+    bits = np.ascontiguousarray(x).view(np.int32).astype(np.int64)
+    return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+
+
+def recognised(x: np.ndarray, want: np.ndarray) -> tuple[np.ndarray, str]:
+    """Their tensor in the golden layout, and what was done to it; as it is where no layout makes it much nearer."""
+    best, note = x, ""
+    error = relative(x, want) if x.shape == want.shape else math.inf
+    if error <= 0.05 or x.size != want.size:
+        return best, note
+    for other, told in _turned(x, want):
+        found = relative(other, want)
+        if found <= 0.3 and found < 0.3 * error:
+            best, note, error = other, told, found
+    return best, note
+
+
+def _turned(x: np.ndarray, want: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
+    """The tensor with its axes in every order that gives the golden shape, tokens taken for pixels and back."""
+    if x.ndim == want.ndim and x.ndim <= 5:
+        for axes in itertools.permutations(range(x.ndim)):
+            if axes != tuple(range(x.ndim)) and tuple(x.shape[a] for a in axes) == want.shape:
+                yield x.transpose(axes), f"layout: {LAYOUTS.get(axes, f'axes {axes}')}"
+    if want.ndim == 4 and x.ndim == 3 and x.shape == (want.shape[0], want.shape[2] * want.shape[3], want.shape[1]):
+        yield x.reshape(want.shape[0], *want.shape[2:], want.shape[1]).transpose(0, 3, 1, 2), "layout: tokens for pixels"
+    if want.ndim == 3 and x.ndim == 4 and (x.shape[0], x.shape[2] * x.shape[3], x.shape[1]) == want.shape:
+        yield x.transpose(0, 2, 3, 1).reshape(want.shape), "layout: pixels for tokens"
+    squeezed = tuple(n for n in x.shape if n != 1)
+    if x.shape != want.shape and squeezed == tuple(n for n in want.shape if n != 1):
+        yield x.reshape(want.shape), "layout: axes of length 1 left out or put in"
