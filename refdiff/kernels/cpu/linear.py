@@ -28,7 +28,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.nda
 def as_weight(matrix: np.ndarray) -> Weight:
     """The rows of a contiguous matrix as a product's columns.  Shapes: [N,K]"""
     columns, depth = matrix.shape
-    return Weight(matrix.reshape(-1), (columns, 1, depth), (depth, 0, 1))
+    return Weight(matrix.reshape(-1), (columns, 1, depth), (depth, depth, 1))
 
 
 def linear_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> tuple:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdiff.kernels.cpu.common import THREADS, jit, parallel, scratch
-from refdiff.kernels.cpu.vector import TILE, multiply_tile
+from refdiff.kernels.cpu.vector import TILE, multiply_tile, transpose_square
 
-ROWS, COLUMNS = TILE.rows, TILE.columns
+ROWS, COLUMNS, LANES = TILE
 DEPTH = 384  # of one step: a panel of so many rows stays in the first cache
 STRIPE = 96  # rows of `a` in one step, whose sums stay in the second cache
 PACKED = 1 << 16  # floats of packed columns in one step, which stay there too
@@ -105,10 +105,28 @@ def _product(lines, panels, block, a, rows, starts, weight, shape, steps, bias, 
 @jit
 def _pack(weight, shape, steps, panel, packed):
     """packed[s,k,j] = weight[panel columns + j, s, k], 0 beyond the last column."""
+    columns, segments, depth = shape
+    if steps == (segments * depth, depth, 1):
+        _gather_columns(weight.reshape(columns, -1), panel * COLUMNS, 0, segments * depth, packed)
+        return
     for j in range(COLUMNS):
         column, at = panel * COLUMNS + j, j
-        for s in range(shape[1]):
+        for s in range(segments):
             first = column * steps[0] + s * steps[1]
-            for k in range(shape[2]):
-                packed[at] = weight[first + k * steps[2]] if column < shape[0] else 0
+            for k in range(depth):
+                packed[at] = weight[first + k * steps[2]] if column < columns else 0
                 at += COLUMNS
+
+
+@jit
+def _gather_columns(lines, column, first, many, packed):
+    """packed[i,j] = lines[column + j, first + i] for `many` i and a panel of columns, 0 beyond the last."""
+    width = lines.shape[1]
+    whole = many - many % LANES if column + COLUMNS <= len(lines) else 0
+    for i in range(0, whole, LANES):
+        for j in range(0, COLUMNS, LANES):
+            source = lines.ctypes.data + 4 * ((column + j) * width + first + i)
+            transpose_square(source, width, packed.ctypes.data + 4 * (i * COLUMNS + j), COLUMNS)
+    for i in range(whole, many):
+        for j in range(COLUMNS):
+            packed[i * COLUMNS + j] = lines[column + j, first + i] if column + j < len(lines) else 0

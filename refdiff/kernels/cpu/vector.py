@@ -1,6 +1,6 @@
-"""The one loop that is written for the processor's vectors: a tile of a matrix product held in registers.
+"""What is written for the processor's vectors: a tile of a matrix product held in registers, and small fixed sums of vectors.
 
-Numba compiles loops well, but keeps no block of sums in registers; so this loop is built from LLVM's instructions.
+Numba compiles loops well, but keeps no block of sums in registers; so these are built from LLVM's instructions.
 """
 
 from __future__ import annotations
@@ -64,6 +64,74 @@ def _emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any
     for pointer, value in zip(_vectors(builder, out), sums, strict=True):
         builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
     return context.get_dummy_value()
+
+
+def combination(*matrices: Any) -> Any:
+    """A function (source, step, target, step): target = matrices[-1] ... matrices[0] source, each row of both one vector.
+
+    Source and target are addresses, the steps from row to row in floats; all rows are read before the first is written.
+    """
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        source, target = (_pointer(builder, address, FLOAT) for address in args[::2])
+        rows = [_row(builder, source, args[1], i) for i in range(len(matrices[0][0]))]
+        values = [builder.load(row, align=4) for row in rows]
+        for matrix in matrices:
+            values = [_sum(builder, [(float(c), v) for c, v in zip(line, values, strict=True) if c]) for line in matrix]
+        for i, value in enumerate(values):
+            builder.store(value, _row(builder, target, args[3], i), align=4)
+        return context.get_dummy_value()
+
+    def combine(typing: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
+        return types.void(*[types.int64] * 4), emit
+
+    return intrinsic(combine)
+
+
+def _transpose_square(typing: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
+    """target[j,i] = source[i,j], for as many rows and columns as a vector has floats; addresses, and steps in floats."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        source, target = (_pointer(builder, address, FLOAT) for address in args[::2])
+        count = TILE.lanes
+        rows = [builder.load(_row(builder, source, args[1], i), align=4) for i in range(count)]
+        done = 1
+        while done < count:  # a perfect shuffle of all numbers, of which log2(count) transpose them
+            pairs = list(zip(rows[: count // 2], rows[count // 2 :], strict=True))
+            rows = [_interleaved(builder, *pair, first) for pair in pairs for first in (0, count // 2)]
+            done *= 2
+        for i, row in enumerate(rows):
+            builder.store(row, _row(builder, target, args[3], i), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), emit
+
+
+transpose_square: Any = intrinsic(_transpose_square)
+
+
+def _interleaved(builder: ir.IRBuilder, one: Any, other: Any, first: int) -> Any:
+    """one[first], other[first], one[first + 1], other[first + 1], ..., a vector in all."""
+    places = [first + j // 2 + TILE.lanes * (j % 2) for j in range(TILE.lanes)]
+    return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(ir.IntType(32), TILE.lanes), places))
+
+
+def _row(builder: ir.IRBuilder, start: Any, step: Any, i: int) -> Any:
+    return builder.bitcast(builder.gep(start, [builder.mul(step, INDEX(i))]), VECTOR.as_pointer())
+
+
+def _sum(builder: ir.IRBuilder, terms: list[tuple[float, Any]]) -> Any:
+    """The sum of coefficient * vector, in the order given."""
+    fused = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), FUSED)
+    (first, total), *others = terms
+    total = total if first == 1 else builder.fmul(_constant(first), total)
+    for factor, value in others:
+        total = builder.call(fused, [_constant(factor), value, total])
+    return total
+
+
+def _constant(value: float) -> Any:
+    return ir.Constant(VECTOR, value if TILE.lanes == 1 else [value] * TILE.lanes)
 
 
 def _largest(typing: Any, address: Any, vectors: Any) -> Any:

@@ -1,0 +1,151 @@
+"""Winograd's three transforms, of inputs, weights and outputs, a vector of channels at a time.
+
+Math: for each tile of 4x4 outputs, Y = A^T [(G g G^T) * (B^T d B)] A, where d are the 6x6 inputs that it sees.
+Source: Lavin, Gray 2015 (arXiv 1509.09308), section 4.3; points 0, 1, -1, 2, -2 and infinity
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refdiff.kernels.cpu.common import jit
+from refdiff.kernels.cpu.product import _gather_columns
+from refdiff.kernels.cpu.vector import TILE, combination
+
+OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile
+POINTS = SIDE * SIDE
+COLUMNS, LANES = TILE.columns, TILE.lanes
+VECTOR = 4 * LANES  # bytes
+# Each transform in two steps, the sums that its rows share and then the rows.
+B = (
+    (
+        (4, 0, -5, 0, 1, 0),
+        (0, 0, -4, 0, 1, 0),
+        (0, -4, 0, 1, 0, 0),
+        (0, 0, -1, 0, 1, 0),
+        (0, -2, 0, 2, 0, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+    ((1, 0, 0, 0, 0, 0), (0, 1, 1, 0, 0, 0), (0, 1, -1, 0, 0, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 1, -1, 0), (0, 0, 0, 0, 0, 1)),
+)
+G = (
+    ((1 / 4, 0, 0), (-1 / 6, 0, -1 / 6), (0, -1 / 6, 0), (1 / 24, 0, 1 / 6), (0, 1 / 12, 0), (0, 0, 1)),
+    ((1, 0, 0, 0, 0, 0), (0, 1, 1, 0, 0, 0), (0, 1, -1, 0, 0, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 1, -1, 0), (0, 0, 0, 0, 0, 1)),
+)
+A = (
+    ((1, 0, 0, 0, 0, 0), (0, 1, 1, 0, 0, 0), (0, 1, -1, 0, 0, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 1, -1, 0), (0, 0, 0, 0, 0, 1)),
+    ((1, 1, 0, 1, 0, 0), (0, 0, 1, 0, 2, 0), (0, 1, 0, 4, 0, 0), (0, 0, 1, 0, 8, 1)),
+)
+# The bias as one more number for all: its own row first, then a part of every row.
+WITH_BIAS = (tuple((*row, 0) for row in A[0]) + ((0,) * SIDE + (1,),), tuple((*row, 1) for row in A[1]))
+_in, _of_weight, _out, _out_with_bias = combination(*B), combination(*G), combination(*A), combination(*WITH_BIAS)
+
+
+@jit
+def _transform_inputs(start, stop, first, image, place, patch, inputs):
+    """inputs[point,tile - first] = B^T d B for the tiles start..stop, numbered through the batch.
+
+    `place` is (top, left, down, across, step): the padding, the tiles of a picture, and the floats from point to point; `patch`
+    holds the inputs of a tile that goes beyond the picture.
+    Shapes: [B,H,W,C], [6,6,C to whole vectors] -> [36,tiles,C to whole vectors]
+    """
+    top, left, down, across, step = place
+    _, height, width, channels = image.shape
+    deep = patch.shape[2]
+    half = np.empty((SIDE, SIDE, LANES), np.float32)
+    for t in range(start, stop):
+        row, i, j = t // across, OUT * (t // across % down) - top, OUT * (t % across) - left
+        where = row // down, i, j
+        to = inputs.ctypes.data + 4 * (t - first) * deep
+        if deep == channels and 0 <= i <= height - SIDE and 0 <= j <= width - SIDE:
+            start_at = image.ctypes.data + 4 * (((row // down) * height + i) * width + j) * channels
+            _tile_in(start_at, width * channels, deep, half, to, step)
+        else:
+            _fill(image, where, patch)
+            _tile_in(patch.ctypes.data, SIDE * deep, deep, half, to, step)
+
+
+@jit
+def _fill(image, where, patch):
+    """The inputs of a tile, 0 beyond the picture and beyond its channels."""
+    batch, first, left = where
+    height, width, channels = image.shape[1:]
+    patch[:] = 0
+    for i in range(max(-first, 0), min(SIDE, height - first)):
+        for j in range(max(-left, 0), min(SIDE, width - left)):
+            for c in range(channels):
+                patch[i, j, c] = image[batch, first + i, left + j, c]
+
+
+@jit
+def _tile_in(source, line, deep, half, target, step):
+    """B^T d B of one tile: source and target are addresses, `line` the floats from row to row of the picture."""
+    half_at = half.ctypes.data
+    for c in range(0, 4 * deep, VECTOR):
+        for v in range(SIDE):
+            _in(source + 4 * v * deep + c, line, half_at + v * SIDE * VECTOR, LANES)
+        for u in range(SIDE):
+            _in(half_at + u * VECTOR, SIDE * LANES, target + 4 * u * SIDE * step + c, step)
+
+
+@jit
+def _transform_weights(weight, panel, first, deep, taps, out, step):
+    """out[point,c] = G g G^T for a panel of columns and the channels first..first+deep; the columns beyond the last are 0.
+
+    Shapes: [O,C,3,3] -> [36,deep,columns], `step` floats from point to point; `taps` holds [LANES,9,columns] in between
+    """
+    lines, column = weight.reshape(weight.shape[0], -1), panel * COLUMNS
+    half = np.empty((SIDE, 3, LANES), np.float32)
+    for c in range(0, deep, LANES):
+        many = min(LANES, deep - c)
+        _gather_columns(lines, column, 9 * (first + c), 9 * many, taps)
+        _weights_in(taps, many, half, out[c * COLUMNS :], step)
+
+
+@jit
+def _weights_in(taps, many, half, out, step):
+    """G g G^T of a few channels."""
+    taps_at, half_at, out_at = taps.ctypes.data, half.ctypes.data, out.ctypes.data
+    for c in range(many):
+        for lane in range(0, 4 * COLUMNS, VECTOR):
+            for v in range(3):
+                _of_weight(taps_at + 4 * (9 * c + v) * COLUMNS + lane, 3 * COLUMNS, half_at + v * VECTOR, 3 * LANES)
+            for u in range(SIDE):
+                to = out_at + 4 * (u * SIDE * step + c * COLUMNS) + lane
+                _of_weight(half_at + 3 * u * VECTOR, LANES, to, step)
+
+
+@jit
+def _transform_outputs(start, stop, first, outputs, place, bias, tile, out):
+    """out = A^T m A + bias for the tiles start..stop, numbered through the batch.
+
+    `place` is (down, across, column, width, step): the tiles of a picture, the columns, and the floats from point to point;
+    `tile` holds one tile's outputs.
+    Shapes: [36,tiles,width], [width], [4,4,width] -> [B,H,W,O]
+    """
+    down, across, column, width, step = place
+    half = np.empty((OUT, SIDE + 1, LANES), np.float32)
+    wide = min(width, out.shape[3] - column)
+    for t in range(start, stop):
+        row, i, j = t // across, OUT * (t // across % down), OUT * (t % across)
+        source = outputs.ctypes.data + 4 * (t - first) * width
+        _tile_out(source, step, bias, half, tile)
+        for u in range(min(OUT, out.shape[1] - i)):
+            for v in range(min(OUT, out.shape[2] - j)):
+                to = out[row // down, i + u, j + v]
+                for c in range(wide):
+                    to[column + c] = tile[u, v, c]
+
+
+@jit
+def _tile_out(source, step, bias, half, tile):
+    """A^T m A + bias of one tile."""
+    half_at, tile_at, width = half.ctypes.data, tile.ctypes.data, tile.shape[2]
+    for c in range(0, width, LANES):
+        for u in range(OUT):
+            for lane in range(LANES):
+                half[u, SIDE, lane] = bias[c + lane]
+        for v in range(SIDE):
+            _out(source + 4 * (v * step + c), SIDE * step, half_at + v * VECTOR, (SIDE + 1) * LANES)
+        for u in range(OUT):
+            _out_with_bias(half_at + u * (SIDE + 1) * VECTOR, LANES, tile_at + 4 * (u * OUT * width + c), width)
