@@ -8,19 +8,20 @@ between them; `unseen`, the bugs whose effect there is below the bound.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from refdiff.checkpoints.tensor_file import narrow_bfloat16, widen_bfloat16
 from refdiff.core import primitive
 from refdiff.core.params import map_arrays
 from refdiff.golden import mutants
 from refdiff.golden.added import added_errors, belongs
 from refdiff.golden.compare import relative
 from refdiff.golden.format import Trace
-from refdiff.golden.mutants.kind import Site, kind_of_stage
+from refdiff.golden.mutants.kind import Site, kind_of_stage, standing
 from refdiff.golden.record import record
 from refdiff.golden.stages import Setting, run_stage, stages_of
 from refdiff.pipelines.text_to_image import Pipeline
@@ -82,13 +83,48 @@ def effects_of(golden: Trace, truth: Setting) -> dict[str, dict[str, float]]:
 
 
 def honest_traces(pipe: Pipeline, inputs: Mapping[str, Any], *, detail: str, at: Sequence[int]) -> dict[str, list[Trace]]:
-    """Runs of our own that are right: float32 by the specification and by the kernels, and rounded to half precisions."""
+    """Runs of our own that are right, by precision: float32 by the specification and by the kernels, and in half precisions."""
     options = {key: value for key, value in inputs.items() if key not in ("prompt", "negative_prompt")}
 
-    def run(kernels: str) -> Trace:
-        narrow = {name: getattr(pipe, name) for name in ("text_encoder", "unet", "vae")}
-        parts = {n: replace(c, params=map_arrays(lambda a: a.astype(np.float32), c.params)) for n, c in narrow.items()}
+    def run(kernels: str, narrowed: Callable[[np.ndarray], np.ndarray]) -> Trace:
+        parts = {n: _with_params(getattr(pipe, n), narrowed) for n in ("text_encoder", "unet", "vae")}
         other = replace(pipe, dtype="float32", kernels=kernels, **parts)
         return record(other, inputs["prompt"], inputs["negative_prompt"], detail=detail, at=at, **options)
 
-    return {"float32": [run("spec"), run("fast")] if primitive.KERNELS else [run("spec")]}
+    def single(x: np.ndarray) -> np.ndarray:
+        return x.astype(np.float32)
+
+    found = {"float32": [run("spec", single), run("fast", single)]}
+    for kind, near in HALVES.items():
+        with standing([(primitive.Primitive, "compute", _computing(near))]):
+            trace = run("spec", near)
+        found[kind] = [Trace({name: near(x) if x.dtype.kind == "f" else x for name, x in trace.tensors.items()})]
+    return found
+
+
+def _with_params(part: Any, narrowed: Callable[[np.ndarray], np.ndarray]) -> Any:
+    return replace(part, params=map_arrays(narrowed, part.params))
+
+
+def _computing(near: Callable[[np.ndarray], np.ndarray]) -> Callable:
+    """Every op as a program gives it that keeps its results in a half precision and its sums in float32."""
+
+    def compute(self: primitive.Primitive, *args: Any, **constants: Any) -> Any:
+        found = self.spec(*args, **constants)
+        return near(found) if isinstance(found, np.ndarray) and found.dtype.kind == "f" else found
+
+    return compute
+
+
+def to_float16(x: np.ndarray) -> np.ndarray:
+    """As float16 holds it.  Shapes: any -> the same, float32"""
+    with np.errstate(over="ignore"):
+        return x.astype(np.float16).astype(np.float32)
+
+
+def to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """As bfloat16 holds it.  Shapes: any -> the same, float32"""
+    return widen_bfloat16(narrow_bfloat16(x))
+
+
+HALVES = {"float16": to_float16, "bfloat16": to_bfloat16}

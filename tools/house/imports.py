@@ -59,7 +59,7 @@ def _check_order(source: Source, node: ast.AST, target: str) -> Iterator[Violati
         yield source.violation(node, f"{own} is not in the table of imports (tools/house/imports.py)")
     elif wanted[0] not in {own, *OPEN} and not allowed & {wanted[0], ".".join(wanted[:2])}:
         yield source.violation(node, f"{name} may not import refdiff.{wanted[0]}")
-    elif wanted[0] == own != name and own not in allowed and wanted[1:2] != here[1:2]:
+    elif wanted[0] == own != name and not allowed & {own, ".".join(wanted[:2])} and wanted[1:2] != here[1:2]:
         yield source.violation(node, f"{name} may not import refdiff.{'.'.join(wanted[:2])}")
     if own == "cli" and wanted[0] not in {own, *OPEN} and node in source.tree.body:
         yield source.violation(node, f"cli imports refdiff.{wanted[0]} at its top: import it inside the command")
