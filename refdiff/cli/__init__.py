@@ -327,6 +327,23 @@ def samplers() -> int:
     return DONE
 
 
+@refdiff.command(name="conformance")
+@click.option("--profile", default="sd15-text-to-image", show_default=True, help="The cases that a port must pass to claim it.")
+@click.option("--level", multiple=True, type=click.Choice(["L0", "L1", "L2", "L3", "L4", "L5"]), help="These levels alone.")
+@click.option("--outputs", type=click.Path(path_type=Path), help="Judge a folder: ID.safetensors, ID.npz or ID/*.npy a case.")
+@click.option("--export", type=click.Path(path_type=Path), help="Write the inputs of the cases to a folder.")
+@click.option("--self", "own", type=click.Choice(["spec", "fast"]), help="Judge refdiff itself, by that kind of kernels.")
+@click.option("--json", type=click.Path(path_type=Path), help="Write the results to a file.")
+def conformance_command(**options: Any) -> int:
+    """Run the conformance suite: ops, blocks, networks, schedules, trajectories and pictures with bounds that were measured.
+
+    Example: refdiff conformance --export cases; your port then writes out/ID.npz for each; refdiff conformance --outputs out
+    """
+    from refdiff.cli.conformance import conformance
+
+    return conformance(options)
+
+
 class LazyGroup(click.Group):
     """A group whose commands stand in a module that is imported only when one of them is asked for."""
 

@@ -95,6 +95,7 @@ def aligned(theirs: Trace, golden: Trace) -> Trace:
 def _row(name: str, x: np.ndarray, want: np.ndarray, golden: Trace, added: float | None) -> Row:
     got, note = recognised(x, want)
     kind = kind_of(got)
+    kind = "float32" if kind == "float64" and want.dtype == np.float32 else kind  # no better than what it is held against
     if got.shape != want.shape:
         return Row(name, FAIL, kind, note=f"shape {list(x.shape)}, golden {list(want.shape)}")
     if kind == "exact" and want.dtype.kind in "iub":
@@ -110,7 +111,7 @@ def _row(name: str, x: np.ndarray, want: np.ndarray, golden: Trace, added: float
 def _exact(name: str, got: np.ndarray, want: np.ndarray, added: float | None, note: str) -> Row:
     """Whole numbers: ids, times, levels; a level of a picture may be one off where rounding is tipped, but not in the mean."""
     difference = got.astype(np.int64) - want.astype(np.int64)
-    levels = name.startswith("pixels/")
+    levels = want.dtype == np.uint8
     tipped = levels and np.abs(difference).max(initial=0) <= 1 and (difference != 0).mean() <= 0.01
     outcome = PASS if tipped or not difference.any() or added == 0.0 else FAIL
     return Row(name, outcome, "exact", measured(got.astype(np.float64), want.astype(np.float64)), added, 0.0, note)

@@ -122,9 +122,10 @@ def schedule(setting: Setting, given: Given) -> Made:
 
 
 def noise(setting: Setting, given: Given) -> Made:
-    """The first numbers of each picture's stream."""
+    """The first numbers of each picture's stream, or the latents that were given."""
     request = setting.request
-    yield "noise/initial", Streams(request.rng, request.seeds).normal(request.latent_shape)
+    drawn = Streams(request.rng, request.seeds).normal(request.latent_shape)
+    yield "noise/initial", drawn if request.latents is None else request.latents
 
 
 def loop(setting: Setting, given: Given) -> Made:

@@ -96,7 +96,7 @@ def honest_traces(pipe: Pipeline, inputs: Mapping[str, Any], *, detail: str, at:
 
     found = {"float32": [run("spec", single), run("fast", single)]}
     for kind, near in HALVES.items():
-        with standing([(primitive.Primitive, "compute", _computing(near))]):
+        with standing([(primitive.Primitive, "compute", computing(near))]):
             trace = run("spec", near)
         found[kind] = [Trace({name: near(x) if x.dtype.kind == "f" else x for name, x in trace.tensors.items()})]
     return found
@@ -106,7 +106,7 @@ def _with_params(part: Any, narrowed: Callable[[np.ndarray], np.ndarray]) -> Any
     return replace(part, params=map_arrays(narrowed, part.params))
 
 
-def _computing(near: Callable[[np.ndarray], np.ndarray]) -> Callable:
+def computing(near: Callable[[np.ndarray], np.ndarray]) -> Callable:
     """Every op as a program gives it that keeps its results in a half precision and its sums in float32."""
 
     def compute(self: primitive.Primitive, *args: Any, **constants: Any) -> Any:
