@@ -32,7 +32,7 @@ from refdiff.golden.case_runs import run_case
 from refdiff.golden.cases import REFUSALS, Case, cases
 from refdiff.golden.compare import relative
 from refdiff.golden.mutants import Site
-from refdiff.golden.record import SUITE_VERSION
+from refdiff.golden.recording import SUITE_VERSION
 from refdiff.golden.stages import Setting
 from refdiff.golden.tolerance import HALVES, LEAST, bounds, computing
 from refdiff.pipelines.text_to_image import Pipeline

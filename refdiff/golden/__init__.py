@@ -13,11 +13,11 @@ __all__ = ["Trace", "compare", "diagnose", "read_trace", "record", "verify", "wr
 def __getattr__(name: str) -> object:
     """What needs a model is imported when it is asked for; comparing needs NumPy alone."""
     if name == "record":
-        from refdiff.golden.record import record
+        from refdiff.golden.recording import record
 
         return record
     if name == "diagnose":
-        from refdiff.golden.diagnose import diagnose
+        from refdiff.golden.diagnosis import diagnose
 
         return diagnose
     raise AttributeError(f"refdiff.golden has no {name}")

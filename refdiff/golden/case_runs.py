@@ -13,7 +13,7 @@ from refdiff.core.params import tree
 from refdiff.diffusion.guidance import guide
 from refdiff.errors import BadRequest
 from refdiff.golden.cases import BLOCK_CONFIG, TEXT_CONFIG, VAE_CONFIG, Case, Tensors
-from refdiff.golden.record import record
+from refdiff.golden.recording import record
 from refdiff.models import clip_text, transformer, unet, vae
 from refdiff.pipelines.text_to_image import Pipeline, levels
 from refdiff.samplers import from_config

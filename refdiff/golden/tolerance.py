@@ -22,7 +22,7 @@ from refdiff.golden.added import added_errors, belongs
 from refdiff.golden.compare import relative
 from refdiff.golden.format import Trace
 from refdiff.golden.mutants.kind import Site, kind_of_stage, standing
-from refdiff.golden.record import record
+from refdiff.golden.recording import record
 from refdiff.golden.stages import Setting, run_stage, stages_of
 from refdiff.pipelines.text_to_image import Pipeline
 

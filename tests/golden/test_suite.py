@@ -129,3 +129,15 @@ def test_a_folder_of_outputs_is_judged(tmp_path):
 def test_a_profile_that_there_is_not():
     with pytest.raises(BadRequest, match='unknown profile "sd9": choose one of sd15-text-to-image'):
         suite.chosen("sd9", [])
+
+
+def test_the_public_names_are_functions_and_comparing_needs_numpy_alone():
+    import subprocess
+    import sys
+
+    import refdiff.golden.diagnosis
+    import refdiff.golden.recording
+
+    assert all(callable(getattr(refdiff.golden, name)) for name in refdiff.golden.__all__)
+    told = "import sys, refdiff.golden; print({m.split('.')[0] for m in sys.modules} & {'numba', 'scipy', 'tokenizers', 'PIL'})"
+    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.strip() == "set()"
