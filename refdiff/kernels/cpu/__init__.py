@@ -7,7 +7,7 @@ size): the spec then runs. Importing this package registers them; the mode "fast
 from pathlib import Path
 
 from refdiff.core.primitive import register_kernel
-from refdiff.kernels.cpu import activation, attention, conv, linear, norm, optimizer, resample
+from refdiff.kernels.cpu import activation, attention, conv, linear, norm, optimizer, product, resample
 
 MODULES = (activation, attention, conv, linear, norm, optimizer, resample)
 
@@ -21,7 +21,7 @@ def register() -> None:
 
 def compiled_before() -> bool:
     """Whether an earlier process left compiled kernels for this one."""
-    folder = conv._gather.stats.cache_path
+    folder = product._product.stats.cache_path
     return folder is not None and any(Path(folder).glob("*.nbi"))
 
 

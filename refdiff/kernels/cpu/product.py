@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdiff.kernels.cpu.common import THREADS, jit, parallel, scratch
-from refdiff.kernels.cpu.vector import TILE, multiply_tile, transpose_square
+from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
 
 ROWS, COLUMNS, LANES = TILE
 DEPTH = 384  # of one step: a panel of so many rows stays in the first cache
@@ -108,6 +108,12 @@ def _pack(weight, shape, steps, panel, packed):
     columns, segments, depth = shape
     if steps == (segments * depth, depth, 1):
         _gather_columns(weight.reshape(columns, -1), panel * COLUMNS, 0, segments * depth, packed)
+        return
+    if steps[0] == 1 and (panel + 1) * COLUMNS <= columns:
+        weight_at, packed_at = weight.ctypes.data + 4 * panel * COLUMNS, packed.ctypes.data
+        for s in range(segments):
+            for k in range(depth):
+                copy_row(weight_at + 4 * (s * steps[1] + k * steps[2]), packed_at + 4 * (s * depth + k) * COLUMNS)
         return
     for j in range(COLUMNS):
         column, at = panel * COLUMNS + j, j

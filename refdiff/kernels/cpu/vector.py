@@ -134,6 +134,23 @@ def _constant(value: float) -> Any:
     return ir.Constant(VECTOR, value if TILE.lanes == 1 else [value] * TILE.lanes)
 
 
+def _copy_row(typing: Any, source: Any, target: Any) -> Any:
+    """Copy the floats of one row of a tile from an address to another."""
+    return types.void(types.int64, types.int64), _emit_copy
+
+
+copy_row: Any = intrinsic(_copy_row)
+
+
+def _emit_copy(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+    source, target = (_pointer(builder, address, FLOAT) for address in args)
+    places = [INDEX(j) for j in range(0, TILE.columns, TILE.lanes)]
+    row = [_load(builder, builder.gep(source, [place])) for place in places]
+    for place, value in zip(places, row, strict=True):
+        builder.store(value, builder.bitcast(builder.gep(target, [place]), VECTOR.as_pointer()), align=4)
+    return context.get_dummy_value()
+
+
 def _largest(typing: Any, address: Any, vectors: Any) -> Any:
     """The largest of the floats in so many vectors, at least one, at an address; NaN is passed over unless it is first."""
     return types.float32(types.int64, types.int64), _emit_largest

@@ -1,0 +1,72 @@
+"""The product that the gradient of a weight is: a sum over the rows of two matrices, of which one need not be in memory.
+
+out[m,n] = the sum over k of g[k,m] x[places[k] + columns[n]]. For a linear layer `places` are the rows of the input; for a
+convolution they are where the windows begin in the padded image, and `columns` the places of a window: so nothing is gathered
+but the panel of the moment, which stays in the first cache.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refdiff.kernels.cpu.common import jit, parallel, scratch
+from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
+from refdiff.kernels.cpu.vector import copy_row, multiply_tile
+
+
+def weight_gradient(g: np.ndarray, x: np.ndarray, places: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The product as the module says it; every number is summed in the order of k, whatever the number of threads.
+
+    Shapes: [K,M], [?], [K], [N] -> [M,N]
+    """
+    depth, many = g.shape
+    panels, lines = -(-len(columns) // COLUMNS), np.minimum(np.arange(-(-many // ROWS) * ROWS), many - 1) * DEPTH
+    across = np.full(panels * COLUMNS, columns[-1], dtype=np.int64)
+    across[: len(columns)] = columns
+    out = np.zeros((len(lines), panels * COLUMNS), dtype=np.float32)
+    parallel(_panels, panels, depth * many * len(columns), g, x, places, across, lines, out)
+    return np.ascontiguousarray(out[:many, : len(columns)])
+
+
+def _panels(start: int, stop: int, g: np.ndarray, *rest: np.ndarray) -> None:
+    _sum_over_rows(start, stop, g, *rest, scratch("turned", DEPTH * g.shape[1]), scratch("packed", DEPTH * COLUMNS))
+
+
+@jit
+def _sum_over_rows(start, stop, g, x, places, columns, lines, out, turned, packed):
+    """The panels start..stop of `out`, whose rows and columns are whole tiles."""
+    width = out.shape[1]
+    turned_at, lines_at, packed_at, out_at = turned.ctypes.data, lines.ctypes.data, packed.ctypes.data, out.ctypes.data
+    for k in range(0, len(g), DEPTH):
+        deep = min(DEPTH, len(g) - k)
+        _turn(g[k : k + deep], turned)
+        for p in range(start, stop):
+            _pack_windows(x, places[k : k + deep], columns[p * COLUMNS : (p + 1) * COLUMNS], packed)
+            for m in range(0, len(lines), ROWS):
+                to = out_at + 4 * (m * width + p * COLUMNS)
+                multiply_tile(turned_at, lines_at + 8 * m, packed_at, deep, (to, width), (to, width))
+
+
+@jit
+def _turn(g, turned):
+    """turned[m DEPTH + k] = g[k,m], so many columns at a time that their lines stay in the first cache."""
+    for first in range(0, g.shape[1], COLUMNS):
+        last = min(first + COLUMNS, g.shape[1])
+        for k in range(len(g)):
+            for m in range(first, last):
+                turned[m * DEPTH + k] = g[k, m]
+
+
+@jit
+def _pack_windows(x, places, columns, packed):
+    """packed[k,j] = x[places[k] + columns[j]]."""
+    first, run = columns[0], True
+    for j in range(COLUMNS):
+        run = run and columns[j] == first + j
+    x_at, packed_at = x.ctypes.data + 4 * first, packed.ctypes.data
+    for k in range(len(places)):
+        if run:
+            copy_row(x_at + 4 * places[k], packed_at + 4 * k * COLUMNS)
+        else:
+            for j in range(COLUMNS):
+                packed[k * COLUMNS + j] = x[places[k] + columns[j]]
