@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,7 +86,6 @@ def follow(options: dict[str, Any], states: Callable[[dict[str, Any], Report], I
     from refdiff.errors import BadRequest
     from refdiff.training import recipes
 
-    os.environ.setdefault("REFDIFF_THREADS", "1")  # for kernels: the loop gives each half of a batch a thread of its own
     folder = options["folder"]
     made_here = not folder.exists()
     note_command(folder, options, {name.lower(): getattr(recipes, name) for name in recipe})

@@ -23,6 +23,7 @@ from threadpoolctl import ThreadpoolController
 
 from refdiff.core.params import tree
 from refdiff.core.tape import value_and_grad
+from refdiff.core.threads import shared_by
 from refdiff.errors import BadRequest
 from refdiff.training.optimizer import (
     OptimizerSettings,
@@ -96,11 +97,12 @@ def update(
     """One step: batch, loss, gradients, clipping, AdamW, moving average."""
     step = state.step + 1
     batch = {name: to_device(value, device) for name, value in task.batch(step).items()}
+    rate, share = learning_rate(step, steps, settings), ema_share(step, decay=settings.ema_decay)
     loss, gradient = loss_and_gradient(task, unflatten_vector(state.vector, shapes), batch)
-    gradient = gradient * clip_scale(gradient, clip_norm=settings.clip_norm)
-    rate = learning_rate(step, steps, settings)
+    with _blas().limit(limits=1):  # so that the length, too, is summed in one order
+        gradient = gradient * clip_scale(gradient, clip_norm=settings.clip_norm)
     vector, m, v = adamw_step(state.vector, gradient, state.m, state.v, rate=rate, step=step, settings=settings)
-    average = ema_step(state.average, vector, share=ema_share(step, decay=settings.ema_decay))
+    average = ema_step(state.average, vector, share=share)
     value = float(to_host(loss))
     if not np.isfinite(value):
         raise BadRequest(f"the loss of step {step} is {value}: lower the learning rate, or start again from an earlier state")
@@ -110,24 +112,30 @@ def update(
 def loss_and_gradient(task: Task, params: Mapping[str, Array], batch: Mapping[str, Array]) -> tuple[Array, Array]:
     """The mean loss of a batch and its gradient as one vector: each half of the batch in a thread of its own.
 
-    The halves are always two (a batch of one sample is one part), are added in order, and multiply their matrices on one
-    thread, so the numbers do not depend on the number of processors.
+    The halves are always two (a batch of one sample is one part), are added in order, and multiply their matrices in one order,
+    so the numbers do not depend on the number of processors.
     """
-
-    def of_part(part: Mapping[str, Array]) -> tuple[Array, Array]:
-        loss, grads = value_and_grad(lambda variables: task.loss(tree(variables), part), params)
-        return loss, flatten_vector(grads, list(params))
-
     count = len(next(iter(batch.values())))
     halves = [half for half in (slice(0, count // 2), slice(count // 2, count)) if half.start < half.stop]
-    parts = [{name: value[half] for name, value in batch.items()} for half in halves]
-    with _blas().limit(limits=1), ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(of_part, parts))
-    if len(done) == 1:  # the mean of no samples is not a number
-        return done[0]
-    (loss_1, gradient_1), (loss_2, gradient_2) = done
-    share = (count // 2) / count
-    return loss_1 * share + loss_2 * (1.0 - share), gradient_1 * share + gradient_2 * (1.0 - share)
+
+    def of_half(half: slice) -> tuple[Array, Array]:
+        part = {name: value[half] for name, value in batch.items()}
+        with shared_by(len(halves)):
+            loss, grads = value_and_grad(lambda variables: task.loss(tree(variables), part), params)
+        share = (half.stop - half.start) / count
+        return loss * share, flatten_vector(grads, list(params)) * share
+
+    with _blas().limit(limits=1):
+        first, *others = _pool().map(of_half, halves)
+    if not others:
+        return first
+    ((loss, gradient),) = others
+    return first[0] + loss, first[1] + gradient
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2)
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from refdiff.core.params import Params
+from refdiff.core.threads import shared_by
 from refdiff.models import clip_text, unet, vae
 from refdiff.models.clip_text import CLIPTextConfig
 from refdiff.models.unet import UNetConfig
@@ -118,6 +119,11 @@ ZERO_AT_START = (
 def encode_pictures(params: Params, config: VAEConfig, images: np.ndarray, *, batch_size: int) -> np.ndarray:
     """The posterior means of pictures, not yet scaled, two batches at a time.  Shapes: [N,3,H,W] -> [N,L,h,w]"""
     batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+
+    def encoded(batch: np.ndarray) -> np.ndarray:
+        with shared_by(2):
+            return np.ascontiguousarray(vae.encode(params, config, batch)[0])
+
     with ThreadPoolExecutor(2) as pool:
-        means = pool.map(lambda batch: np.ascontiguousarray(vae.encode(params, config, batch)[0]), batches)
+        means = pool.map(encoded, batches)
         return np.concatenate(list(means))

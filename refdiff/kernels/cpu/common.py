@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from refdiff.core.primitive import Unsupported
+from refdiff.core.threads import sharers
 from refdiff.kernels.cpu.vector import float_of_bits
 
 # Sums may be reordered and products fused, but infinities and NaN keep their meaning.
@@ -63,7 +64,7 @@ def parallel(kernel: Callable, count: int, size: int, *args: Any) -> None:
     The ranges write to different parts of the result, so the numbers do not depend on the number of threads.
     """
     global _pool
-    parts = min(THREADS, count)
+    parts = min(max(THREADS // sharers(), 1), count)
     if parts <= 1 or size < SMALL:
         kernel(0, count, *args)
         return
