@@ -4,7 +4,8 @@
     python tools/bench_cpu.py sd15 --out docs/benchmarks
 
 Every program is a process of its own, and they take turns, so that a slow minute is slow for all. Each is warmed up once; then
-the median of --runs runs counts. A program that is not installed is left out, and the page says so. The outputs are compared.
+the median of --runs runs counts. A program that is not installed is left out, and the page says so. The outputs are compared;
+those of training are the losses of all its steps.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = {"refdiff": "refdiff", "torch": "torch", "openvino": "openvino"}  # the program and the package that it needs
-WORKS = {"unet": "U-Net, one guided step", "vae": "VAE decoder"}
+WORKS = {"unet": "U-Net, one guided step", "vae": "VAE decoder", "train": "U-Net and text encoder, one step of training"}
+TRAINED = ROOT / "weights" / "embedded"  # whatever the model, training is measured with this one
+BATCH = 64  # pictures of a step of training
 GFLOP = {("unet", 512): 1606.0, ("vae", 512): 2515.0}  # of the direct form, counted from the shapes
 
 
@@ -42,7 +45,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="the folder for the page and the raw numbers")
     options = parser.parse_args()
     names = [name for name, package in PROGRAMS.items() if name not in options.without and importlib.util.find_spec(package)]
-    rows = [measure(options, names, work, size) for work in options.work for size in options.size]
+    rows = [
+        measure(options, names, work, size) for work in options.work for size in ([BATCH] if work == "train" else options.size)
+    ]
     found = {"machine": machine(), "peak_gflops": peak(), "programs": names, "runs": options.runs, "rows": rows}
     text = page(found)
     print(text)
@@ -55,6 +60,8 @@ def main() -> int:
 
 def measure(options: argparse.Namespace, names: list[str], work: str, size: int) -> dict:
     """One row: each program's seconds, run by run, its peak memory, and how far its output is from refdiff's."""
+    if work == "train":
+        names = [name for name in names if name != "openvino"]  # which does not train
     with tempfile.TemporaryDirectory() as folder:
         outputs = {name: Path(folder) / f"{name}.npy" for name in names}
         workers = {name: start(name, work, options, size, outputs[name]) for name in names}
@@ -84,7 +91,7 @@ def start(name: str, work: str, options: argparse.Namespace, size: int, out: Pat
         "tools.bench.worker",
         name,
         work,
-        str(options.model.resolve()),
+        str(TRAINED if work == "train" else options.model.resolve()),
         str(size),
         options.dtype,
         str(out),
@@ -158,6 +165,7 @@ def page(found: dict) -> str:
     lines = [
         "# Speed on a CPU", "", f"{told['processor']}, {told['cores']} cores; {versions}.",
         f"Medians of {found['runs']} runs, in turns, after one to warm up, by `tools/bench_cpu.py`; raw numbers in cpu.json.",
+        "The size is that of a picture's side in pixels; of training, how many pictures a step takes.",
         "", f"Matrix products of 2048 x 2048 in the same run: {rates}.", "",
         "| work | size | program | seconds | over refdiff's | GFLOP/s, direct form | of the peak | memory, GB | difference |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -12,6 +12,7 @@ from refdiff.diffusion.schedule import alphas_cumprod
 from refdiff.training import recipes
 from refdiff.training.unet_task import LatentSet, UNetTask
 
+SETTINGS = recipes.UNET_OPTIMIZER
 STEPS = 10000  # of the run whose first steps are measured
 COUNT = 512  # pictures
 

@@ -12,12 +12,17 @@ from refdiff.checkpoints import open_component
 from refdiff.core import primitive
 from refdiff.core.params import map_arrays
 from refdiff.models import unet, vae
+from refdiff.training.loop import State, update
+from refdiff.training.optimizer import flatten_vector
 from tools.bench.inputs import TIME, unet_inputs, vae_inputs
+from tools.bench.training import SETTINGS, STEPS, unet_task
 
 
 def prepare(work: str, model: Path, size: int, dtype: str) -> Callable[[], np.ndarray]:
     """A function that does the work once; float64 is done by the specification."""
     primitive.set_mode("spec" if dtype == "float64" else "fast")
+    if work == "train":
+        return training(model, size)
     config, stored = open_component(model, work)
     params = map_arrays(lambda a: np.asarray(a, dtype=dtype), stored)
     if work == "vae":
@@ -25,3 +30,19 @@ def prepare(work: str, model: Path, size: int, dtype: str) -> Callable[[], np.nd
         return lambda: vae.decode(params, config, latents)
     latents, context = (a.astype(dtype) for a in unet_inputs(size))
     return lambda: unet.unet(params, config, latents, np.array([TIME, TIME]), context)
+
+
+def training(model: Path, batch_size: int) -> Callable[[], np.ndarray]:
+    """A function that makes the next step and gives the losses so far."""
+    task = unet_task(model, batch_size)
+    first = task.initial()
+    shapes = {key: value.shape for key, value in first.items()}
+    vector = flatten_vector(first, list(first))
+    state = State(0, vector, vector * 0, vector * 0, vector, [])
+
+    def step() -> np.ndarray:
+        nonlocal state
+        state = update(task, SETTINGS, state, shapes, steps=STEPS, device="cpu")
+        return np.array(state.losses)
+
+    return step

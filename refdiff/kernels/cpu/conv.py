@@ -20,7 +20,9 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, 
     tall, wide = weight.shape[2:]
     rows, columns = (image.shape[1] - tall) // stride + 1, (image.shape[2] - wide) // stride + 1
     begins = _places(image, np.arange(rows) * stride, np.arange(columns) * stride)
-    flat = Weight(np.ascontiguousarray(weight).reshape(-1), (len(weight), tall * wide, x.shape[1]), (weight[0].size, 1, tall * wide))
+    flat = Weight(
+        np.ascontiguousarray(weight).reshape(-1), (len(weight), tall * wide, x.shape[1]), (weight[0].size, 1, tall * wide)
+    )
     y = product(image.reshape(-1), begins, _taps(image, tall, wide), flat, bias, by_row=False)
     return nchw(y.reshape(len(x), rows, columns, -1))
 
@@ -37,7 +39,14 @@ def conv2d_vjp(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The gradients of conv2d."""
     require_float32(g, x, weight, bias)
-    dx = _input_gradient(g, x.shape, weight, stride, padding)
+    turned = weight[:, :, ::-1, ::-1].swapaxes(0, 1)
+    if winograd.is_faster(g.shape, turned.shape, stride) and max(padding) <= 2:
+        top, bottom, left, right = padding
+        dx = winograd.conv3x3(
+            g, turned, np.zeros(x.shape[1], dtype=np.float32), padding=(2 - top, 2 - bottom, 2 - left, 2 - right)
+        )
+    else:
+        dx = _input_gradient(g, x.shape, weight, stride, padding)
     image, rows = padded_nhwc(x, padding), nhwc(g).reshape(-1, len(weight))
     begins = _places(image, np.arange(g.shape[2]) * stride, np.arange(g.shape[3]) * stride)
     taps = _taps(image, *weight.shape[2:])

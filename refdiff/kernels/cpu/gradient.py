@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from refdiff.kernels.cpu.common import jit, parallel, scratch
-from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
-from refdiff.kernels.cpu.vector import copy_row, multiply_tile
+from refdiff.kernels.cpu.product import COLUMNS, DEPTH, LANES, ROWS
+from refdiff.kernels.cpu.vector import copy_row, multiply_tile, transpose_square
 
 
 def weight_gradient(g: np.ndarray, x: np.ndarray, places: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -29,7 +29,8 @@ def weight_gradient(g: np.ndarray, x: np.ndarray, places: np.ndarray, columns: n
 
 
 def _panels(start: int, stop: int, g: np.ndarray, *rest: np.ndarray) -> None:
-    _sum_over_rows(start, stop, g, *rest, scratch("turned", DEPTH * g.shape[1]), scratch("packed", DEPTH * COLUMNS))
+    args = (start, stop, g, *rest, scratch("turned", DEPTH * g.shape[1]), scratch("packed", DEPTH * COLUMNS))
+    _sum_over_rows(*args)
 
 
 @jit
@@ -49,12 +50,16 @@ def _sum_over_rows(start, stop, g, x, places, columns, lines, out, turned, packe
 
 @jit
 def _turn(g, turned):
-    """turned[m DEPTH + k] = g[k,m], so many columns at a time that their lines stay in the first cache."""
-    for first in range(0, g.shape[1], COLUMNS):
-        last = min(first + COLUMNS, g.shape[1])
-        for k in range(len(g)):
-            for m in range(first, last):
-                turned[m * DEPTH + k] = g[k, m]
+    """turned[m DEPTH + k] = g[k,m], by transposed squares."""
+    depth, many = g.shape
+    deep, wide = depth - depth % LANES, many - many % LANES
+    g_at, turned_at = g.ctypes.data, turned.ctypes.data
+    for m in range(0, wide, LANES):
+        for k in range(0, deep, LANES):
+            transpose_square(g_at + 4 * (k * many + m), many, turned_at + 4 * (m * DEPTH + k), DEPTH)
+    for m in range(many):
+        for k in range(deep if m < wide else 0, depth):
+            turned[m * DEPTH + k] = g[k, m]
 
 
 @jit

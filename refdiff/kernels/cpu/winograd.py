@@ -30,10 +30,7 @@ BLOCK = 16 * ROWS  # tiles at a time, so that their products stay in the last ca
 SLICE = 64  # channels of a panel of weights at a time, so that their transforms stay in the second cache
 SPARE = 16  # floats between points, so that they do not all fall into the same lines of a cache
 LARGE = 64  # tiles of a picture
-FEWEST_TILES, FEWEST_CHANNELS = (
-    4,
-    96,
-)  # of a picture; below these there is little to gain, and in a first run seven functions to compile
+FEWEST_CHANNELS = 32  # below these there is nothing to gain
 
 
 def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int) -> bool:
@@ -41,8 +38,8 @@ def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int) -> b
 
     Shapes: [B,C,H,W], [O,C,K,K]
     """
-    tiles = -(-shape[2] // OUT) * -(-shape[3] // OUT)
-    return weight[2:] == (3, 3) and stride == 1 and tiles >= FEWEST_TILES and min(weight[:2]) >= FEWEST_CHANNELS
+    whole = min(shape[2:]) >= OUT and min(weight[:2]) >= FEWEST_CHANNELS
+    return whole and weight[2:] == (3, 3) and stride == 1
 
 
 def conv3x3(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, padding: tuple[int, int, int, int]) -> np.ndarray:
