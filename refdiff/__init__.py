@@ -15,17 +15,21 @@ from refdiff.version import __version__
 if TYPE_CHECKING:
     from refdiff.pipelines.text_to_image import Pipeline
 
-__all__ = ["__version__", "load", "models", "use_kernels"]
+__all__ = ["__version__", "load", "models", "use_kernels", "use_threads"]
 
 
-def load(path_or_name: Any = None, *, device: str = "cpu", dtype: str = "float32", kernels: str = "fast") -> Pipeline:
+def load(
+    path_or_name: Any = None, *, device: str = "cpu", dtype: str = "float32", kernels: str = "fast", low_memory: bool = False
+) -> Pipeline:
     """Open a model for drawing: None is the embedded one, otherwise a folder in the diffusers layout.
+
+    With `low_memory` each network is in memory only while it works, and its float16 weights stay so: the same pictures, slower.
 
     Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels
     """
     from refdiff.pipelines.load import load_pipeline
 
-    return load_pipeline(path_or_name, device=device, dtype=dtype, kernels=kernels)
+    return load_pipeline(path_or_name, device=device, dtype=dtype, kernels=kernels, low_memory=low_memory)
 
 
 class use_kernels:
@@ -49,3 +53,16 @@ class use_kernels:
         from refdiff.core import primitive
 
         primitive.set_mode(self._before)
+
+
+def use_threads(count: int) -> None:
+    """Let the kernels, and the library behind NumPy's matrix products, run on so many threads from here on.
+
+    The two never compete: a kernel on several threads calls no library, and a product of NumPy runs while no kernel does.
+    """
+    from threadpoolctl import threadpool_limits
+
+    from refdiff.kernels.cpu import common
+
+    common.set_threads(count)
+    threadpool_limits(limits=count, user_api="blas")

@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from refdiff.cli.pictures import announce_compilation, output_files, progress_bar, save_png, save_step
+
 DONE, NO, WRONG, INTERRUPTED = 0, 1, 2, 3
 PASSED = (
     "steps",
@@ -71,6 +73,23 @@ def refdiff() -> None:
     """
 
 
+def _set_threads(context: click.Context, option: click.Parameter, count: int | None) -> None:
+    if count is not None:
+        from refdiff import use_threads
+
+        use_threads(count)
+
+
+threads_option = click.option(
+    "--threads",
+    envvar="REFDIFF_THREADS",
+    type=click.IntRange(min=1),
+    expose_value=False,
+    callback=_set_threads,
+    help="Threads, of the kernels and of NumPy's products.  [default: REFDIFF_THREADS, else one a core]",
+)
+
+
 @refdiff.command()
 @click.argument("prompt")
 @click.option("--model", help="A folder in the diffusers layout.  [default: the embedded model]")
@@ -94,6 +113,8 @@ def refdiff() -> None:
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--kernels", default="fast", show_default=True, help="fast, or spec for the written-out operations alone.")
+@click.option("--low-memory", is_flag=True, help="Half the memory, somewhat slower; for weights stored as float16.")
+@threads_option
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def generate(prompt: str, **options: Any) -> int:
     """Draw a picture from PROMPT.
@@ -105,7 +126,7 @@ def generate(prompt: str, **options: Any) -> int:
 
     files = output_files(options["output"], options["count"])
     check_options(options)
-    pipe = load(options["model"], device=options["device"], dtype=options["dtype"], kernels=options["kernels"])
+    pipe = load(options["model"], **{name: options[name] for name in ("device", "dtype", "kernels", "low_memory")})
     for name, text in (("", prompt), ("--negative: ", options["negative"])):
         for warning in check_prompt(pipe, text):
             click.echo(f"refdiff: warning: {name}{warning}", err=True)
@@ -176,67 +197,6 @@ def check_options(options: dict[str, Any]) -> None:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
             raise BadRequest(f"--save-steps {folder}: {nearest} is not a folder that can be written to: name another")
-
-
-def output_files(output: Path, count: int) -> list[Path]:
-    """The files of `count` pictures.  Raises: BadRequest if the folder is missing or the name is not a PNG's"""
-    from refdiff.errors import BadRequest
-
-    if output.suffix.lower() != ".png":
-        raise BadRequest(f"{output}: the name of the picture must end in .png")
-    if output.is_dir():
-        raise BadRequest(f"{output} is a folder: name a file in it")
-    if not output.parent.is_dir():
-        raise BadRequest(f"the folder {output.parent} does not exist: make it first (mkdir -p {output.parent})")
-    if not os.access(output.parent, os.W_OK):
-        raise BadRequest(f"the folder {output.parent} cannot be written to: name another")
-    if count == 1:
-        return [output]
-    return [output.with_name(f"{output.stem}-{k}{output.suffix}") for k in range(1, count + 1)]
-
-
-def save_png(image: Any, file: Path, recipe: dict[str, Any]) -> None:
-    """Write a PNG that carries its recipe; it appears whole or not at all.  Raises: BadRequest where the disk is full"""
-    import io
-    import json
-
-    from PIL.PngImagePlugin import PngInfo
-
-    from refdiff.checkpoints.files import replacing
-
-    info = PngInfo()
-    info.add_itxt("refdiff", json.dumps(recipe, ensure_ascii=False))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=info)
-    with replacing(file, size=buffer.tell()) as target:
-        target.write(buffer.getvalue())
-
-
-def save_step(pipe: Any, step: Any, folder: Path, k: int, count: int) -> None:
-    """Decode what a step takes the picture to be and save it as step-001.png (or image-1-step-001.png)."""
-    from refdiff.pipelines.text_to_image import pictures
-    from refdiff.xp import to_host
-
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"step-{step.index + 1:03d}.png" if count == 1 else f"image-{k + 1}-step-{step.index + 1:03d}.png"
-    image = pictures(pipe, to_host(step.denoised))[0]
-    save_png(image, folder / name, {"step": step.index + 1, "sigma_after": float(step.sigma)})
-
-
-def announce_compilation() -> None:
-    """One line when the kernels have not been compiled on this machine yet."""
-    from refdiff.kernels.cpu import compiled_before
-
-    if not compiled_before():
-        click.echo("refdiff: compiling the kernels once for this machine (some seconds)", err=True)
-
-
-def progress_bar(total: int, *, quiet: bool) -> Any:
-    """A bar on standard error with the time left and the seconds a step."""
-    from tqdm import tqdm
-
-    form = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_inv_fmt}]"
-    return tqdm(total=total, unit="step", disable=quiet, bar_format=form, leave=False)
 
 
 @refdiff.command()
@@ -342,6 +302,28 @@ def conformance_command(**options: Any) -> int:
     from refdiff.cli.conformance import conformance
 
     return conformance(options)
+
+
+@refdiff.command()
+@click.option("--model", help="A folder in the diffusers layout.  [default: the embedded model]")
+@click.option("--size", type=int, help="Pixels along each side.  [default: the model's]")
+@click.option("--runs", type=click.IntRange(min=1), default=3, show_default=True, help="Runs, of which the fastest counts.")
+@click.option(
+    "--explain", is_flag=True, help="List the operations: how often, how long, and which ran without a kernel, and why."
+)
+@click.option("--kernels", default="fast", show_default=True, help="fast, or spec for the written-out operations alone.")
+@click.option("--low-memory", is_flag=True, help="As `refdiff generate` with it.")
+@threads_option
+def bench(**options: Any) -> int:
+    """Time one guided step of the U-Net and one decoding, on this machine.
+
+    Example: refdiff bench --explain
+    """
+    from refdiff.cli.bench import report
+
+    for line in report(**options):
+        click.echo(line)
+    return DONE
 
 
 class LazyGroup(click.Group):

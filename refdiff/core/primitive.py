@@ -9,6 +9,7 @@ Calling `silu` with plain arrays runs the spec, or the kernel that is registered
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,14 +41,33 @@ class Primitive:
 
     def compute(self, *args: Any, **constants: Any) -> Any:
         """Run on plain arrays: the kernel of this mode and array module if there is one, else the spec."""
-        if _MODE == "fast":
-            kernel = KERNELS.get((self.name, array_module(_first_array(args)).__name__))
-            if kernel is not None:
-                try:
-                    return kernel(*args, **constants)
-                except Unsupported as reason:
-                    FALLBACKS[(self.name, str(reason))] = FALLBACKS.get((self.name, str(reason)), 0) + 1
-        return self.spec(*args, **constants)
+        return (self._run if _NOTE is None else self._noted)(args, constants)[0]
+
+    def _run(self, args: tuple, constants: dict[str, Any]) -> tuple[Any, str]:
+        """The result, and why the spec made it ("" where a kernel did)."""
+        if _MODE != "fast":
+            return self.spec(*args, **constants), "the specification was asked for"
+        module = array_module(_first_array(args)).__name__
+        kernel = KERNELS.get((self.name, module))
+        if kernel is None:
+            return self.spec(*args, **constants), f"no kernel for {module}"
+        try:
+            return kernel(*args, **constants), ""
+        except Unsupported as unsupported:
+            reason = str(unsupported)
+        FALLBACKS[(self.name, reason)] = FALLBACKS.get((self.name, reason), 0) + 1
+        return self.spec(*args, **constants), reason
+
+    def _noted(self, args: tuple, constants: dict[str, Any]) -> tuple[Any, str]:
+        """The same, told to the one who watches; the ops of which a spec is made are not told."""
+        note = _NOTE
+        assert note is not None  # the caller has looked
+        with watched(None):
+            begin = time.perf_counter()
+            out, reason = self._run(args, constants)
+            seconds = time.perf_counter() - begin
+        note(self, args, seconds, reason)
+        return out, reason
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
@@ -57,6 +77,8 @@ KERNELS: dict[tuple[str, str], Callable] = {}
 FALLBACKS: dict[tuple[str, str], int] = {}
 PRIMITIVES: dict[str, Primitive] = {}
 _MODE = "spec"
+Note = Callable[[Primitive, tuple, float, str], None]
+_NOTE: Note | None = None
 _VARIABLE: Any = None  # set by tape.py, which alone knows variables
 _RECORD: Any = None
 
@@ -106,6 +128,17 @@ def mode(name: str) -> Iterator[None]:
         yield
     finally:
         set_mode(before)
+
+
+@contextmanager
+def watched(note: Note | None) -> Iterator[None]:
+    """Inside a with block, tell `note` every call: the op, its arguments, its seconds, why the spec ran ("" for a kernel)."""
+    global _NOTE
+    before, _NOTE = _NOTE, note
+    try:
+        yield
+    finally:
+        _NOTE = before
 
 
 def connect_tape(variable: type, record: Callable) -> None:

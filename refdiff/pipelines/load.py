@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refdiff.checkpoints import open_component
+from refdiff.checkpoints.component import open_config
 from refdiff.checkpoints.folder import read_model_index
 from refdiff.core import primitive
-from refdiff.core.params import Params, map_arrays
+from refdiff.core.params import Leaf, Params, flatten, flatten_declaration, tree
 from refdiff.errors import BadRequest
 from refdiff.pipelines.parts import check_parts
-from refdiff.pipelines.text_to_image import Component, Pipeline
+from refdiff.pipelines.text_to_image import Component, Pipeline, StoredComponent
 from refdiff.text import Tokenizer
 from refdiff.weights_path import weights_dir
-from refdiff.xp import to_device
+from refdiff.xp import Array, to_device
 
 DTYPES = ("float32", "float64")
 EMBEDDED = "embedded"
@@ -27,10 +28,20 @@ DEFAULTS = {"steps": 20, "guidance": 7.5, "eta": None, "example": ""}  # of a mo
 SAMPLE = 1 << 16  # bytes of each end of a file that go into its fingerprint
 
 
-def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, kernels: str) -> Pipeline:
+WIDENING = ("fast", "cpu", "float32")  # kernels, device and dtype that take float16 weights as they are
+LOW_MEMORY = 9e8  # bytes of prepared weights for which low memory leaves room
+Convert = Callable[[Leaf, np.ndarray], Array]
+
+
+def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, kernels: str, low_memory: bool) -> Pipeline:
     """Open every component of a text-to-image model, its weights in `dtype` on `device`.
 
-    Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels
+    The fast kernels widen float16 as they use it, so there the weights of the text encoder and of the autoencoder, which are
+    used once a picture, stay as they are stored. With `low_memory` the U-Net's stay so too, each network is in memory only
+    while it works, and less is prepared: the bits are the same.
+
+    Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels, and for low memory
+        without the fast kernels in float32
     """
     if dtype not in DTYPES:
         raise BadRequest(f'unknown dtype "{dtype}": choose one of {", ".join(DTYPES)}')
@@ -39,9 +50,15 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
     to_device(np.zeros(1, dtype=np.float32), device)  # an unknown device is refused before anything is read
     if kernels == "fast":
         import refdiff.kernels.cpu  # noqa: F401 - registers
+    if low_memory:
+        leave_room(kernels=kernels, device=device, dtype=dtype)
     folder = model_folder(path_or_name)
     read_model_index(folder)
-    components = {name: open_on(folder, name, device=device, dtype=dtype) for name in ("text_encoder", "unet", "vae")}
+    stored = {"text_encoder": True, "unet": low_memory, "vae": True}
+    components = {}
+    for name, as_stored in stored.items():
+        convert = conversion(kernels=kernels, device=device, dtype=dtype, as_stored=as_stored)
+        components[name] = open_on(folder, name, convert, kept=not low_memory)
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
     check_parts(folder, {name: component.config for name, component in components.items()}, tokenizer)
     return Pipeline(
@@ -70,15 +87,42 @@ def model_folder(path_or_name: Path | str | None) -> Path:
     raise BadRequest(f'there is no model "{path_or_name}": name a folder in the diffusers layout, or leave --model out')
 
 
-def open_on(folder: Path, name: str, *, device: str, dtype: str) -> Component:
-    """One component with its weights as arrays of `dtype` on `device`; memory-mapped where they already are what is needed."""
-    config, stored = open_component(folder, name, check_values=True)
-    return Component(config, on_device(stored, device=device, dtype=dtype))
+def leave_room(*, kernels: str, device: str, dtype: str) -> None:
+    """Keep fewer prepared weights.  Raises: BadRequest where the kernels could not widen what they use"""
+    if (kernels, device, dtype) != WIDENING:
+        raise BadRequest("low memory needs the fast kernels, in float32 on the cpu: leave it out, or what says otherwise")
+    from refdiff.kernels.cpu import prepared
+
+    prepared.limit(int(LOW_MEMORY))
 
 
-def on_device(params: Params, *, device: str, dtype: str) -> Params:
-    """The same parameters in `dtype` on `device`."""
-    return map_arrays(lambda a: to_device(np.asarray(a, dtype=dtype), device), params)
+def conversion(*, kernels: str, device: str, dtype: str, as_stored: bool) -> Convert:
+    """How what lies in a file becomes what a network takes; memory-mapped where it is that already.
+
+    With `as_stored`, matrices and kernels of convolutions in float16 stay so where the kernels widen them as they use them.
+    """
+    if (kernels, device, dtype) != WIDENING:
+        return lambda leaf, a: to_device(np.asarray(a, dtype=dtype), device)
+    from refdiff.kernels.cpu.halves import widened
+
+    def convert(leaf: Leaf, a: np.ndarray) -> Array:
+        if a.dtype != np.float16:
+            return np.asarray(a, dtype=np.float32)
+        return a if as_stored and leaf.init == "weight" else widened(a)
+
+    return convert
+
+
+def open_on(folder: Path, name: str, convert: Convert, *, kept: bool) -> Component | StoredComponent:
+    """One component whose values were checked; with `kept` its weights stay open, else they are opened where they are used."""
+
+    def weights(*, check_values: bool) -> tuple[Any, Params]:
+        config, found = open_component(folder, name, check_values=check_values)
+        declared = flatten_declaration(open_config(folder / name)[0].declare(config))
+        return config, tree({key: convert(declared[key], a) for key, a in flatten(found).items()})
+
+    config, params = weights(check_values=True)
+    return Component(config, params) if kept else StoredComponent(config, lambda: weights(check_values=False)[1])
 
 
 def fingerprint(folder: Path) -> str:

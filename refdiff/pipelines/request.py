@@ -84,7 +84,7 @@ def make_request(pipe: Any, prompt: str | Sequence[str], negative_prompt: str, o
     images = images_of(given["image"], len(prompts)) if "image" in given else []
     side = pipe.unet.config.sample_size * pipe.downscale
     natural = [max(n // pipe.downscale, 1) * pipe.downscale for n in images[0].size] if images else [side, side]
-    width, height = (_size(pipe, name, given.get(name, n)) for name, n in zip(("width", "height"), natural, strict=True))
+    width, height = (check_size(pipe, name, given.get(name, n)) for name, n in zip(("width", "height"), natural, strict=True))
     shape = (len(prompts), pipe.unet.config.in_channels, height // pipe.downscale, width // pipe.downscale)
     grid = {kind: numbers(given[kind], kind) for kind in GRIDS if kind in given}
     return Request(
@@ -193,7 +193,8 @@ def _prompts(prompt: Any) -> tuple[str, ...]:
     return prompts
 
 
-def _size(pipe: Any, name: str, value: Any) -> int:
+def check_size(pipe: Any, name: str, value: Any) -> int:
+    """`value`, if it lies on the grid of pixels that become whole latents.  Raises: BadRequest"""
     f = pipe.downscale
     if not _is_whole(value) or value < f or value % f:
         below = max(value // f * f, f) if _is_whole(value) else f

@@ -34,6 +34,19 @@ class Component:
 
 
 @dataclass(frozen=True)
+class StoredComponent:
+    """A network's configuration and its weights, opened each time they are asked for: in memory while somebody uses them."""
+
+    config: Any
+    open: Callable[[], Params]
+
+    @property
+    def params(self) -> Params:
+        """The weights."""
+        return self.open()
+
+
+@dataclass(frozen=True)
 class Output:
     """The pictures, their latents [B,C,h,w] on the host, and all that is needed to make them again."""
 
@@ -47,9 +60,9 @@ class Pipeline:
     """A text-to-image model that is ready to draw; call it with a prompt."""
 
     tokenizer: Tokenizer
-    text_encoder: Component
-    unet: Component
-    vae: Component
+    text_encoder: Component | StoredComponent
+    unet: Component | StoredComponent
+    vae: Component | StoredComponent
     scheduler: Mapping[str, Any]
     defaults: Mapping[str, Any]
     source: Mapping[str, str]
@@ -130,11 +143,13 @@ def guided_unet(pipe: Pipeline, request: Request, scales: Sequence[float]) -> Ca
     wanted = {branches(scale, phi=phi) for scale in scales}
     contexts = {both: encode_text(pipe, texts[both]) for both in wanted}  # [2B,T,D], the unconditional half first, or [B,T,D]
 
+    network = pipe.unet.params  # once for all steps
+
     def predict(x: Array, t: float, scale: float) -> Array:
         xp = array_module(x)
         both = branches(scale, phi=phi)
         x = xp.concatenate([x, x]) if all(both) else x
-        prediction = unet(pipe.unet.params, pipe.unet.config, x, xp.full((len(x),), t), contexts[both])
+        prediction = unet(network, pipe.unet.config, x, xp.full((len(x),), t), contexts[both])
         if not all(both):
             return prediction
         unconditional, conditional = prediction[: len(x) // 2], prediction[len(x) // 2 :]
@@ -162,10 +177,10 @@ def pictures(pipe: Pipeline, latents: np.ndarray) -> list:
     """
     from PIL import Image
 
-    images = []
+    images, params = [], pipe.vae.params
     for latent in latents:
         z = to_device(latent[None] / np.asarray(pipe.vae.config.scaling_factor, dtype=latent.dtype), pipe.device)
-        x = to_host(decode(pipe.vae.params, pipe.vae.config, z))[0]
+        x = to_host(decode(params, pipe.vae.config, z))[0]
         if not np.isfinite(x).all():
             raise RefdiffError(
                 "the picture is not finite (NaN or infinity): the weights are damaged, the dtype is too narrow for"

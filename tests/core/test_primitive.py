@@ -15,6 +15,7 @@ from refdiff.core.primitive import (
     mode,
     primitive,
     register_kernel,
+    watched,
 )
 from refdiff.core.tape import Variable, value_and_grad
 from refdiff.errors import BadRequest
@@ -136,3 +137,32 @@ def test_memory_mapped_arrays_take_the_same_path(double, tmp_path):
     register_kernel(double.name, "numpy", lambda x, *, times: np.full(2, -1))
     with mode("fast"):
         np.testing.assert_array_equal(double(np.load(tmp_path / "x.npy", mmap_mode="r"), times=1), [-1, -1])
+
+
+def test_the_one_who_watches_is_told_every_call_and_why_the_spec_ran(double):
+    told = []
+
+    def note(op, args, seconds, reason):
+        told.append((op.name, args[0].shape, seconds >= 0, reason))
+
+    @primitive(vjp=None)
+    def quadruple(x):
+        """Twice twice: the inner calls are not told."""
+        return double(double(x, times=1), times=1)
+
+    def picky(x, *, times):
+        if times > 1:
+            raise Unsupported("too often")
+        return x * 2.0
+
+    with watched(note):
+        quadruple(X)
+        with mode("fast"):
+            double(X, times=1)
+            register_kernel(double.name, "numpy", picky)
+            double(X, times=1)
+            double(X, times=2)
+    double(X, times=1)
+    reasons = ["the specification was asked for", "no kernel for numpy", "", "too often"]
+    names = ["quadruple", *["double"] * 3]
+    assert told == [(name, (2,), True, reason) for name, reason in zip(names, reasons, strict=True)]

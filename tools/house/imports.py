@@ -28,7 +28,7 @@ TABLE: dict[str, set[str]] = {
     "golden.compare": {"golden.format", "xp"},
     "report": {"golden.format", "golden.compare"},
     "kernels": {"ops", "core", "xp"},
-    "cli": EVERYTHING | {"load", "use_kernels", "__version__"},  # refdiff's own
+    "cli": EVERYTHING | {"load", "use_kernels", "use_threads", "__version__"},  # refdiff's own
     "__init__": EVERYTHING | {"cli"},
 }
 UPSTREAM = {"accelerate", "diffusers", "torch", "transformers"}

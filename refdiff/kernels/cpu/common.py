@@ -58,6 +58,12 @@ def padded_nhwc(x: np.ndarray, padding: tuple[int, int, int, int]) -> np.ndarray
     return image
 
 
+def set_threads(count: int) -> None:
+    """Run on so many threads from here on."""
+    global THREADS, _pool
+    THREADS, _pool = count, None
+
+
 def parallel(kernel: Callable, count: int, size: int, *args: Any) -> None:
     """Run kernel(start, stop, *args) over 0..count, cut into one range a thread; each item is computed whole by one thread.
 

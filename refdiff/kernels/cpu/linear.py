@@ -6,17 +6,18 @@ import numpy as np
 
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu.common import require_float32
+from refdiff.kernels.cpu.halves import widened
 from refdiff.kernels.cpu.product import Weight, product
 
 WHOLE = np.zeros(1, dtype=np.int64)  # one segment, from the beginning of a row
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """Shapes: [...,D], [D',D], [D'] -> [...,D']"""
-    require_float32(x, weight, bias)
+    """A weight of float16 is widened as it is used.  Shapes: [...,D], [D',D], [D'] -> [...,D']"""
+    require_float32(x, bias)
     if x.size == 0 or weight.size == 0:
         raise Unsupported("an empty array")
-    flat, matrix = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.ascontiguousarray(weight)
+    flat, matrix = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.ascontiguousarray(widened(weight))
     count, (columns, depth) = len(flat), matrix.shape
     if count * (columns + depth) < columns * depth:  # it costs less to pack the rows than the weights
         y = product(matrix.reshape(-1), np.arange(columns) * depth, WHOLE, as_weight(flat), bias, by_row=True).T.copy()

@@ -9,7 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-BUDGET = int(float(os.environ.get("REFDIFF_PREPARED_GB", "2")) * 1e9)  # bytes
+BUDGET = int(
+    float(os.environ.get("REFDIFF_PREPARED_GB", "1.3")) * 1e9
+)  # bytes; Stable Diffusion 1.5's U-Net wants 1.27 GB at 512 pixels
+_budget = BUDGET
 _kept: dict[tuple[str, int], tuple[weakref.ref, np.ndarray]] = {}
 _lock = threading.Lock()
 
@@ -25,9 +28,15 @@ def prepared(kind: str, weight: np.ndarray, make: Callable[[np.ndarray], np.ndar
         return found[1]
     made = make(weight)
     with _lock:
-        if used() + made.nbytes <= BUDGET:
+        if used() + made.nbytes <= _budget:
             _kept[key] = (weakref.ref(weight, lambda gone: _forget(key, gone)), made)
     return made
+
+
+def limit(budget: int) -> None:
+    """Keep no more than so many bytes from here on, nor more than BUDGET; what is kept already stays."""
+    global _budget
+    _budget = min(budget, BUDGET)
 
 
 def used() -> int:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import THREADS, jit, parallel, scratch
+from refdiff.kernels.cpu import common
+from refdiff.kernels.cpu.common import jit, parallel, scratch
 from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
 
 ROWS, COLUMNS, LANES = TILE
@@ -47,7 +48,7 @@ def product(
     out = np.empty((stripes * ROWS, panels * COLUMNS), dtype=np.float32)
     work = count * columns * segments * depth
     args = a, places, starts, weight, first, out
-    if panels >= 2 * THREADS:
+    if panels >= 2 * common.THREADS:
         parallel(_by_panels, panels, work, *args)
     else:
         parallel(_by_rows, stripes, work, *args)

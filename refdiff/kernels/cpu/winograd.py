@@ -13,6 +13,7 @@ import numpy as np
 
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import jit, nchw, nhwc, parallel, scratch
+from refdiff.kernels.cpu.halves import widened
 from refdiff.kernels.cpu.prepared import prepared
 from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
 from refdiff.kernels.cpu.vector import multiply_tile
@@ -87,7 +88,7 @@ def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: t
     work = POINTS * count * deep
     parallel(_inputs, count, work, image, (*place, step), deep, inputs)
     places = np.minimum(np.arange(_whole(count, ROWS)), count - 1) * deep
-    parallel(_panels, len(bias) // COLUMNS, work * len(bias), places, count, inputs, step, weight, bias, place, out)
+    parallel(_panels, len(bias) // COLUMNS, work * len(bias), places, count, inputs, step, widened(weight), bias, place, out)
 
 
 def _inputs(start: int, stop: int, image: np.ndarray, place: tuple, deep: int, inputs: np.ndarray) -> None:
@@ -115,7 +116,7 @@ def transformed_weight(weight: np.ndarray) -> np.ndarray:
     many, channels = weight.shape[:2]
     panels = -(-many // COLUMNS)
     out = np.empty((POINTS, panels, channels, COLUMNS), dtype=np.float32)
-    parallel(_weights, panels, POINTS * weight.size, weight, out)
+    parallel(_weights, panels, POINTS * weight.size, widened(weight), out)
     return out
 
 
