@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from refdiff.core.primitive import Unsupported
-from refdiff.kernels.cpu.common import ONE, _exp_row, exponential, jit, parallel, require_float32, scratch
-from refdiff.kernels.cpu.vector import TILE, largest, multiply_tile
+from refdiff.kernels.cpu.common import ONE, _exp_row, jit, parallel, require_float32, scratch
+from refdiff.kernels.cpu.product import _gather_columns
+from refdiff.kernels.cpu.vector import TILE, multiply_tile, transpose_square
+from refdiff.kernels.cpu.vector_softmax import largest_of_columns, powers_of_columns
 
 ROWS, COLUMNS, LANES = TILE
-QUERIES, KEYS = 8 * ROWS, 256  # of a block of scores, which stays in the second cache
+QUERIES, KEYS = 8 * COLUMNS, 240  # of a block, whose keys and values stay in the second cache, a panel of its scores in the first
 LEAST = np.float32(-3.0e38)  # before any score
 
 
@@ -63,10 +66,12 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale: float, causal: bool) -> np.ndarray:
-    """Softmax and both products a block of queries and keys at a time: no matrix of scores is ever whole.
+    """Softmax and both products a block of keys and a panel of queries at a time: no matrix of scores is ever whole.
 
-    Math: with the largest score m and the sum l so far, a block of scores s makes m' = max(m, s),
-        l' = l e^(m - m') + sum e^(s - m'), o' = o e^(m - m') + e^(s - m') v; in the end o / l
+    Queries are columns, so the panel of scores that the first product makes is what the second one takes, and a vector holds as
+    many queries; a row of ones beside the values makes the sum of a softmax one of the products.
+    Math: with the largest score m so far, a block of scores s makes m' = max(m, s) and, for v and for ones alike,
+        o' = o 2^(m - m') + v 2^(s - m'); in the end o / o of ones. Here s = log2(e) scale k q
     Shapes: [B,T,N*d], [B,S,N*d], [B,S,N*d] -> [B,T,N*d]
     Source: Milakov, Gimelshein 2018 (arXiv 1805.02867); Dao et al. 2022 (arXiv 2205.14135), algorithm 1
     """
@@ -75,98 +80,126 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
         raise Unsupported("a negative scale, or nothing to attend to")
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, count, width = k.shape
-    keys, values = _panels(_split_heads(k, heads).swapaxes(2, 3)), _panels(_split_heads(v, heads))
+    depth = width // heads
+    values = np.empty((batch * heads, -(-(depth + 1) // ROWS) * ROWS, count), dtype=np.float32)
+    parallel(_turn, len(values), v.size, v, depth, values)
     out = np.empty(q.shape, dtype=np.float32)
     blocks = -(-q.shape[1] // QUERIES)
     work = q.shape[1] * count * batch * width
-    parallel(_attend, batch * heads * blocks, work, blocks, q, keys, values, np.float32(scale), causal, out)
+    parallel(_attend, batch * heads * blocks, work, blocks, q, k, values, depth, np.float32(scale / math.log(2.0)), causal, out)
     return out
 
 
+@jit
+def _turn(start, stop, v, depth, values):
+    """values[h] = the transpose of head h, numbered through the batch, then a row of ones, then zeros."""
+    count, width = v.shape[1:]
+    heads, wide = width // depth, depth - depth % LANES
+    whole = count - count % LANES
+    for h in range(start, stop):
+        batch, first, own = h // heads, (h % heads) * depth, values[h]
+        for s in range(0, whole, LANES):
+            for c in range(0, wide, LANES):
+                source = v.ctypes.data + 4 * ((batch * count + s) * width + first + c)
+                transpose_square(source, width, values.ctypes.data + 4 * ((h * values.shape[1] + c) * count + s), count)
+        for c in range(depth):
+            for s in range(whole if c < wide else 0, count):
+                own[c, s] = v[batch, s, first + c]
+        own[depth], own[depth + 1 :] = 1, 0
+
+
 def _attend(start: int, stop: int, blocks: int, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
-    scores, sums = scratch("scores", QUERIES * KEYS), scratch("sums", QUERIES * values.shape[1] * COLUMNS)
+    depth, rows, count = rest[0], *values.shape[1:]
     # Arrays whose addresses are taken are made here, for Numba would free its own after their last mention.
-    places, steps, zeros = np.zeros(QUERIES, np.int64), np.arange(QUERIES) * KEYS, np.zeros(COLUMNS, np.float32)
-    args = (start, stop, blocks, q, keys, values, *rest, (scores, sums, zeros), (places, steps))
+    sizes = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * rows, "fresh": rows * COLUMNS}
+    floats = [scratch(name, size) for name, size in sizes.items()]
+    tops, zeros = np.empty((2, QUERIES), np.float32), np.zeros(COLUMNS, np.float32)
+    places = np.minimum(np.arange(count + ROWS), count - 1) * keys.shape[2]
+    args = start, stop, blocks, q, keys, values, *rest, (*floats, tops, zeros), (places, np.arange(rows) * count)
     _stream(*args)
 
 
-def _panels(x: np.ndarray) -> np.ndarray:
-    """Each head's matrix in panels of COLUMNS, 0 beyond the last.  Shapes: [B,N,R,K] -> [B*N,ceil(K/columns),R,columns]"""
-    batch, heads, rows, many = x.shape
-    across = -(-many // COLUMNS)
-    wide = np.zeros((batch, heads, rows, across * COLUMNS), dtype=np.float32)
-    wide[..., :many] = x
-    return np.ascontiguousarray(wide.reshape(-1, rows, across, COLUMNS).transpose(0, 2, 1, 3))
-
-
 @jit
-def _stream(start, stop, blocks, q, keys, values, scale, causal, out, floats, rows_of):
+def _stream(start, stop, blocks, q, keys, values, depth, factor, causal, out, floats, rows_of):
     """The blocks of queries start..stop, numbered through the heads."""
     queries, width = q.shape[1:]
-    depth, count, across = keys.shape[2], values.shape[2], values.shape[1]
-    heads, wide = width // depth, across * COLUMNS
-    scores, sums, zeros = floats
-    places, steps = rows_of
-    tops, totals = np.empty(QUERIES, np.float32), np.empty(QUERIES, np.float32)
-    q_at, places_at, steps_at, zeros_at = q.ctypes.data, places.ctypes.data, steps.ctypes.data, zeros.ctypes.data
-    keys_at, values_at, scores_at, sums_at = keys.ctypes.data, values.ctypes.data, scores.ctypes.data, sums.ctypes.data
+    panel, scores, sums, fresh, tops, zeros = floats
+    heads, rows, count = width // depth, values.shape[1], values.shape[2]
+    lines = q.reshape(-1, width)
     for item in range(start, stop):
         h, first = item // blocks, (item % blocks) * QUERIES
-        batch, feature, rows = h // heads, (h % heads) * depth, min(QUERIES, queries - first)
-        for i in range(QUERIES):
-            places[i] = ((batch * queries + first + min(i, rows - 1)) * heads) * depth + feature
-        tops[:], totals[:] = LEAST, 0
-        sums[: QUERIES * wide] = 0
-        for s0 in range(0, min(count, first + rows) if causal else count, KEYS):
+        batch, feature = h // heads, (h % heads) * depth
+        last = min(first + QUERIES, queries)
+        for p in range(0, last - first, COLUMNS):
+            _gather_columns(lines, batch * queries + first + p, feature, depth, panel[p * depth :])
+        for i in range((last - first + COLUMNS - 1) // COLUMNS * COLUMNS * depth):
+            panel[i] *= factor
+        tops[0] = LEAST
+        sums[: QUERIES * rows] = 0
+        for s0 in range(0, min(count, last) if causal else count, KEYS):
             many = min(KEYS, count - s0)
-            for i in range(0, rows, ROWS):
-                for p in range((many + COLUMNS - 1) // COLUMNS):
-                    right = keys_at + 4 * (h * keys.shape[1] + s0 // COLUMNS + p) * depth * COLUMNS
-                    to = scores_at + 4 * (i * KEYS + p * COLUMNS)
-                    multiply_tile(q_at, places_at + 8 * i, right, depth, (zeros_at, 0), (to, KEYS))
-            for i in range(rows):
-                seen = min(max(first + i + 1 - s0, 0), many) if causal else many
-                row, kept = scores[i * KEYS : i * KEYS + many], sums[i * wide : (i + 1) * wide]
-                tops[i], totals[i] = _absorb(row, seen, scale, tops[i], totals[i], kept)
-            for i in range(0, rows, ROWS):
-                for p in range(across):
-                    right = values_at + 4 * ((h * across + p) * count + s0) * COLUMNS
-                    to = sums_at + 4 * (i * wide + p * COLUMNS)
-                    multiply_tile(scores_at, steps_at + 8 * i, right, many, (to, wide), (to, wide))
-        for i in range(rows):
-            inverse = ONE / totals[i]
+            at = (batch * count * width + feature, s0, h * rows * count + s0)
+            for p in range(0, last - first, COLUMNS):
+                shift = s0 - first - p
+                if not causal or shift < COLUMNS:
+                    _scores(at, many, keys, panel[p * depth :], depth, zeros, scores, rows_of[0])
+                    _soften(scores, many, shift if causal else -count, tops[:, p : p + COLUMNS])
+                    _weigh(at[2], many, values, scores, zeros, fresh, rows_of[1])
+                    _absorb(fresh, tops[1, p : p + COLUMNS], sums[p * rows : (p + COLUMNS) * rows])
+        for i in range(first, last):
+            j = i - first
+            kept = sums[j // COLUMNS * COLUMNS * rows + j % COLUMNS :]
+            inverse = ONE / kept[depth * COLUMNS]
             for c in range(depth):
-                out[batch, first + i, feature + c] = sums[i * wide + c] * inverse
+                out[batch, i, feature + c] = kept[c * COLUMNS] * inverse
 
 
 @jit
-def _absorb(row, seen, scale, top, total, kept):
-    """Turn a row's scores into e^(scale score - top) under the new top, 0 for those not seen, and shrink what was kept to it.
+def _scores(at, many, keys, panel, depth, zeros, scores, places):
+    """scores[s,j] = keys[s] queries[j] for a block of keys and a panel of queries."""
+    keys_at, places_at, panel_at = keys.ctypes.data + 4 * at[0], places.ctypes.data + 8 * at[1], panel.ctypes.data
+    zeros_at, scores_at = zeros.ctypes.data, scores.ctypes.data
+    for i in range(0, many, ROWS):
+        multiply_tile(keys_at, places_at + 8 * i, panel_at, depth, (zeros_at, 0), (scores_at + 4 * i * COLUMNS, COLUMNS))
 
-    Shapes: [S], [d] -> the new top, the new total
+
+@jit
+def _soften(scores, many, shift, tops):
+    """Turn scores into 2^(score - new top), 0 for those not seen, and (tops, .) into (new tops, 2^(top - new top)).
+
+    Query j sees the keys up to j - shift.
+    Shapes: [S,columns], [2,columns]
     """
-    if seen == 0:
-        row[:] = 0
-        return top, total
-    vectors = seen // LANES
-    most = largest(row.ctypes.data, vectors) if vectors else row[0]
-    for s in range(vectors * LANES, seen):
-        most = max(most, row[s])
-    new = max(top, most * scale)
-    shrink = exponential(top - new)
-    if shrink < ONE:
-        total *= shrink
-        for c in range(len(kept)):
-            kept[c] *= shrink
-    fresh = np.float32(0)
-    for s in range(seen):
-        e = exponential(row[s] * scale - new)
-        row[s] = e
-        fresh += e
-    for s in range(seen, len(row)):
-        row[s] = 0
-    return new, total + fresh
+    hidden = many if shift <= -many else max(-shift, 0)  # from here on some query does not see the key
+    for s in range(hidden, many):
+        for j in range(min(s + shift, COLUMNS)):
+            scores[s * COLUMNS + j] = LEAST
+    for j in range(COLUMNS):
+        tops[1, j] = tops[0, j]
+    largest_of_columns(scores.ctypes.data, many, tops[0].ctypes.data)
+    powers_of_columns(tops[1].ctypes.data, 1, tops[0].ctypes.data)
+    powers_of_columns(scores.ctypes.data, many, tops[0].ctypes.data)
+    for s in range(hidden, many):
+        for j in range(min(s + shift, COLUMNS)):
+            scores[s * COLUMNS + j] = 0
+
+
+@jit
+def _absorb(fresh, shrink, kept):
+    """kept[c,j] = kept[c,j] shrink[j] + fresh[c,j]"""
+    for c in range(0, len(kept), COLUMNS):
+        for j in range(COLUMNS):
+            kept[c + j] = kept[c + j] * shrink[j] + fresh[c + j]
+
+
+@jit
+def _weigh(first, many, values, scores, zeros, fresh, steps):
+    """fresh[c,j] = values[c] scores[j] for a block of keys and a panel of queries."""
+    values_at, scores_at = values.ctypes.data + 4 * first, scores.ctypes.data
+    zeros_at, fresh_at, steps_at = zeros.ctypes.data, fresh.ctypes.data, steps.ctypes.data
+    for c in range(0, len(steps), ROWS):
+        to = fresh_at + 4 * c * COLUMNS
+        multiply_tile(values_at, steps_at + 8 * c, scores_at, many, (zeros_at, 0), (to, COLUMNS))
 
 
 def attention_vjp(

@@ -151,39 +151,6 @@ def _emit_copy(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -
     return context.get_dummy_value()
 
 
-def _largest(typing: Any, address: Any, vectors: Any) -> Any:
-    """The largest of the floats in so many vectors, at least one, at an address; NaN is passed over unless it is first."""
-    return types.float32(types.int64, types.int64), _emit_largest
-
-
-largest: Any = intrinsic(_largest)
-
-
-def _emit_largest(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-    start = _pointer(builder, args[0], FLOAT)
-    before, body, after = builder.block, builder.append_basic_block("largest"), builder.append_basic_block("largest.end")
-    begin = _load(builder, start)
-    builder.branch(body)
-    builder.position_at_end(body)
-    k, top = _phi(builder, INDEX, INDEX(0), before), _phi(builder, VECTOR, begin, before)
-    more = _larger(builder, _load(builder, builder.gep(start, [builder.mul(k, INDEX(TILE.lanes))])), top)
-    step = builder.add(k, INDEX(1))
-    k.add_incoming(step, body)
-    top.add_incoming(more, body)
-    builder.cbranch(builder.icmp_signed("<", step, args[1]), body, after)
-    builder.position_at_end(after)
-    if TILE.lanes == 1:
-        return more
-    found, *others = [builder.extract_element(more, ir.IntType(32)(j)) for j in range(TILE.lanes)]
-    for other in others:
-        found = _larger(builder, other, found)
-    return found
-
-
-def _larger(builder: ir.IRBuilder, one: Any, other: Any) -> Any:
-    return builder.select(builder.fcmp_ordered(">", one, other), one, other)
-
-
 def _loop(builder: ir.IRBuilder, lines: list, right: Any, depth: Any, begin: list) -> list:
     """The sums after `depth` steps, one vector a row and `lanes` columns."""
     before, body, after = builder.block, builder.append_basic_block("tile"), builder.append_basic_block("tile.end")

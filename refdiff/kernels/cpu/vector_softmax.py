@@ -1,0 +1,94 @@
+"""What a softmax does to a tile's columns, all of them at once: the largest number of each, and powers of two.
+
+It is built from LLVM's instructions like vector.py, for the loops run over rows, which are one vector each or a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
+
+from refdiff.kernels.cpu.vector import FLOAT, FUSED, INDEX, TILE, VECTOR, _constant, _load, _phi, _pointer
+
+
+def _largest_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
+    """tops[j] = the largest of tops[j] and x[i,j], for so many rows, at least one, of a tile's columns; NaN is passed over."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        kept = [builder.gep(_pointer(builder, args[2], FLOAT), [INDEX(j)]) for j in range(0, TILE.columns, TILE.lanes)]
+
+        def step(places: list, tops: list) -> list:
+            values = [_load(builder, place) for place in places]
+            return [builder.select(builder.fcmp_ordered(">", v, t), v, t) for v, t in zip(values, tops, strict=True)]
+
+        found = _over_rows(builder, args[0], args[1], [_load(builder, place) for place in kept], step)
+        for place, value in zip(kept, found, strict=True):
+            builder.store(value, builder.bitcast(place, VECTOR.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), emit
+
+
+def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
+    """x[i,j] = 2^(x[i,j] - tops[j]), for so many rows, at least one, of a tile's columns; no exponent is larger than 127.
+
+    Math: 2^t = 2^n 2^r, |r| <= 1/2; below t = -126 the result is 2^-126, about 1e-38
+    """
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        kept = [builder.gep(_pointer(builder, args[2], FLOAT), [INDEX(j)]) for j in range(0, TILE.columns, TILE.lanes)]
+
+        def step(places: list, tops: list) -> list:
+            for place, top in zip(places, tops, strict=True):
+                power = _power_of_two(builder, builder.fsub(_load(builder, place), top))
+                builder.store(power, builder.bitcast(place, VECTOR.as_pointer()), align=4)
+            return tops
+
+        _over_rows(builder, args[0], args[1], [_load(builder, place) for place in kept], step)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), emit
+
+
+largest_of_columns: Any = intrinsic(_largest_of_columns)
+powers_of_columns: Any = intrinsic(_powers_of_columns)
+# (2^r - 1) / r over |r| <= 1/2, least largest error, which is 2e-9 of 2^r.
+POWERS = (0.6931472029, 0.2402264791, 0.05550332471, 0.009618437362, 0.001339887461, 0.0001535336133)
+
+
+def _power_of_two(builder: ir.IRBuilder, t: Any) -> Any:
+    """2^t of a vector; NaN stays."""
+    low = _constant(-126)
+    t = builder.select(builder.fcmp_ordered("<", t, low), low, t)
+    kind = "llvm.rint.f32" if TILE.lanes == 1 else f"llvm.rint.v{TILE.lanes}f32"
+    n = builder.call(get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR]), kind), [t])
+    r, fused = builder.fsub(t, n), get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), FUSED)
+    power = _constant(POWERS[-1])
+    for factor in (*POWERS[-2::-1], 1.0):
+        power = builder.call(fused, [power, r, _constant(factor)])
+    whole = ir.IntType(32) if TILE.lanes == 1 else ir.VectorType(ir.IntType(32), TILE.lanes)
+    bias, shift = (ir.Constant(whole, value if TILE.lanes == 1 else [value] * TILE.lanes) for value in (127, 23))
+    bits = builder.shl(builder.add(builder.fptosi(n, whole), bias), shift)
+    return builder.fmul(power, builder.bitcast(bits, VECTOR))
+
+
+def _over_rows(builder: ir.IRBuilder, address: Any, rows: Any, begin: list, step: Callable[[list, list], list]) -> list:
+    """What step(the places of a row's vectors, the vectors so far) gives after so many rows."""
+    start = _pointer(builder, address, FLOAT)
+    before, body, after = builder.block, builder.append_basic_block("rows"), builder.append_basic_block("rows.end")
+    builder.branch(body)
+    builder.position_at_end(body)
+    i, held = _phi(builder, INDEX, INDEX(0), before), [_phi(builder, VECTOR, value, before) for value in begin]
+    line = builder.gep(start, [builder.mul(i, INDEX(TILE.columns))])
+    found = step([builder.gep(line, [INDEX(j)]) for j in range(0, TILE.columns, TILE.lanes)], held)
+    more = builder.add(i, INDEX(1))
+    for phi, value in zip([i, *held], [more, *found], strict=True):
+        phi.add_incoming(value, body)
+    builder.cbranch(builder.icmp_signed("<", more, rows), body, after)
+    builder.position_at_end(after)
+    return found
