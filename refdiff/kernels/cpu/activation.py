@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from refdiff.kernels.cpu.common import ONE, _exp_row, jit, parallel, require_float32
+from refdiff.kernels.cpu.results import result
 
 # The normal distribution's tail: Phi(-x) = e^(-x^2/2) P(t), t = 1 / (1 + 0.3 x), x >= 0. P has no constant term; its
 # coefficients (of t, t^2, ...) are a least-squares fit to erfcx over 0..14, relative error 1.4e-8.
@@ -87,7 +88,7 @@ def silu(x: np.ndarray) -> np.ndarray:
     """Shapes: any -> the same"""
     require_float32(x)
     flat = np.ascontiguousarray(x).reshape(-1)
-    y = np.empty(flat.shape, dtype=np.float32)
+    y = result(*flat.shape)
     parallel(_silu, -(-len(flat) // CHUNK), len(flat), flat, y)
     return y.reshape(x.shape)
 
@@ -96,7 +97,7 @@ def geglu(x: np.ndarray) -> np.ndarray:
     """Shapes: [...,2D] -> [...,D]"""
     require_float32(x)
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    y = np.empty((len(rows), x.shape[-1] // 2), dtype=np.float32)
+    y = result(len(rows), x.shape[-1] // 2)
     parallel(_geglu, len(rows), rows.size, rows, y)
     return y.reshape(*x.shape[:-1], -1)
 

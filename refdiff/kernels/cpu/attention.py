@@ -10,6 +10,7 @@ import numpy as np
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu.common import ONE, _exp_row, jit, parallel, require_float32, scratch
 from refdiff.kernels.cpu.product import _gather_columns
+from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import TILE, multiply_tile, transpose_square
 from refdiff.kernels.cpu.vector_softmax import largest_of_columns, powers_of_columns
 
@@ -81,9 +82,9 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, count, width = k.shape
     depth = width // heads
-    values = np.empty((batch * heads, -(-(depth + 1) // ROWS) * ROWS, count), dtype=np.float32)
+    values = result(batch * heads, -(-(depth + 1) // ROWS) * ROWS, count)
     parallel(_turn, len(values), v.size, v, depth, values)
-    out = np.empty(q.shape, dtype=np.float32)
+    out = result(*q.shape)
     blocks = -(-q.shape[1] // QUERIES)
     work = q.shape[1] * count * batch * width
     parallel(_attend, batch * heads * blocks, work, blocks, q, k, values, depth, np.float32(scale / math.log(2.0)), causal, out)

@@ -7,6 +7,9 @@ import math
 import numpy as np
 
 from refdiff.kernels.cpu.common import ONE, _exp_row, jit, nchw, nhwc, parallel, require_float32
+from refdiff.kernels.cpu.results import result
+
+CHUNK = 256  # pixels whose sums are made for themselves, whatever the threads
 
 
 @jit
@@ -42,18 +45,60 @@ def _affine_of_image(x, weight, bias, groups, eps, scale, shift, mean, rstd):
 
 
 @jit
-def _forward(start, stop, x, weight, bias, groups, eps, activate, y):
-    """y[b] = group_norm(x[b]), then SiLU if `activate`, for images start..stop of [B,P,C]."""
+def _moments(start, stop, x, chunks, means, squares):
+    """The mean of each channel in a chunk of pixels, and the sum of squares around it, for chunks start..stop of all images.
+
+    Shapes: [B,P,C] -> [B*chunks,C] twice
+    """
+    for item in range(start, stop):
+        b, first = item // chunks, (item % chunks) * CHUNK
+        last = min(first + CHUNK, x.shape[1])
+        mean, square = means[item], squares[item]
+        mean[:], square[:] = 0, 0
+        inverse = ONE / np.float32(last - first)
+        for p in range(first, last):
+            row = x[b, p]
+            for c in range(len(row)):
+                mean[c] += row[c]
+        for c in range(len(mean)):
+            mean[c] *= inverse
+        for p in range(first, last):
+            row = x[b, p]
+            for c in range(len(row)):
+                d = row[c] - mean[c]
+                square[c] += d * d
+
+
+def _mean_and_rstd(means: np.ndarray, squares: np.ndarray, pixels: int, groups: int, eps: float) -> tuple:
+    """The mean and 1 / deviation of every group, for each of its channels, in float64.
+
+    Math: over the parts i of a group, N mean = sum n_i mean_i and N variance = sum squares_i + n_i (mean_i - mean)^2
+    Shapes: [B,chunks,C] twice -> [B,C] twice
+    Source: Chan, Golub, LeVeque 1979, updating formulae and a pairwise algorithm for computing sample variances
+    """
+    batch, chunks, channels = means.shape
+    size = channels // groups
+    counts = np.full((chunks, 1, 1), CHUNK)
+    counts[-1] = pixels - (chunks - 1) * CHUNK
+    parts = means.astype(np.float64).reshape(batch, chunks, groups, size)
+    mean = (parts * counts).sum(axis=(1, 3)) / (pixels * size)
+    spread = squares.astype(np.float64).reshape(parts.shape) + counts * (parts - mean[:, None, :, None]) ** 2
+    rstd = 1.0 / np.sqrt(spread.sum(axis=(1, 3)) / (pixels * size) + eps)
+    return mean.repeat(size, axis=1), rstd.repeat(size, axis=1)
+
+
+@jit
+def _forward(start, stop, x, chunks, scale, shift, activate, y):
+    """y = x scale + shift, then SiLU if `activate`, for chunks start..stop of all images.  Shapes: [B,P,C], [B,C], [B,C]"""
     channels = x.shape[2]
-    scale, shift = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
-    mean, rstd = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
     minus, e = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
-    for b in range(start, stop):
-        _affine_of_image(x[b], weight, bias, groups, eps, scale, shift, mean, rstd)
-        for p in range(x.shape[1]):
+    for item in range(start, stop):
+        b, first = item // chunks, (item % chunks) * CHUNK
+        gain, offset = scale[b], shift[b]
+        for p in range(first, min(first + CHUNK, x.shape[1])):
             row, out = x[b, p], y[b, p]
             for c in range(channels):
-                out[c] = row[c] * scale[c] + shift[c]
+                out[c] = row[c] * gain[c] + offset[c]
             if activate:
                 for c in range(channels):
                     minus[c] = -out[c]
@@ -109,8 +154,16 @@ def _run_forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: in
     require_float32(x, weight, bias)
     image = nhwc(x)
     flat = image.reshape(x.shape[0], -1, x.shape[1])
-    y = np.empty(flat.shape, dtype=np.float32)
-    parallel(_forward, len(flat), flat.size, flat, *_contiguous(weight, bias), groups, eps, activate, y)
+    batch, pixels, channels = flat.shape
+    chunks = max(-(-pixels // CHUNK), 1)
+    means, squares = np.empty((2, batch * chunks, channels), dtype=np.float32)
+    parallel(_moments, batch * chunks, flat.size, flat, chunks, means, squares)
+    shape = batch, chunks, channels
+    mean, rstd = _mean_and_rstd(means.reshape(shape), squares.reshape(shape), pixels, groups, eps)
+    scale = rstd * weight
+    y = result(*flat.shape)
+    args = (a.astype(np.float32) for a in (scale, bias - mean * scale))
+    parallel(_forward, batch * chunks, flat.size, flat, chunks, *args, activate, y)
     return nchw(y.reshape(image.shape))
 
 
@@ -201,7 +254,7 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, eps: floa
     """Shapes: [...,D], [D], [D] -> [...,D]"""
     require_float32(x, weight, bias)
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    y = np.empty(rows.shape, dtype=np.float32)
+    y = result(*rows.shape)
     parallel(_layer_forward, len(rows), rows.size, rows, *_contiguous(weight, bias), eps, y)
     return y.reshape(x.shape)
 

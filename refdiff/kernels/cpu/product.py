@@ -12,6 +12,7 @@ import numpy as np
 
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import jit, parallel, scratch
+from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
 
 ROWS, COLUMNS, LANES = TILE
@@ -45,7 +46,7 @@ def product(
         first[0, :columns] = bias
     places = np.full(stripes * ROWS, rows[-1], dtype=np.int64)
     places[:count] = rows
-    out = np.empty((stripes * ROWS, panels * COLUMNS), dtype=np.float32)
+    out = result(stripes * ROWS, panels * COLUMNS)
     work = count * columns * segments * depth
     args = a, places, starts, weight, first, out
     if panels >= 2 * common.THREADS:

@@ -5,14 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 from refdiff.core.primitive import Unsupported
-from refdiff.kernels.cpu.common import nchw, nhwc, require_float32
+from refdiff.kernels.cpu.common import jit, nchw, nhwc, parallel, require_float32
+from refdiff.kernels.cpu.results import result
 
 
 def upsample_nearest(x: np.ndarray, *, height: int, width: int) -> np.ndarray:
     """Shapes: [B,C,H,W] -> [B,C,2H,2W]"""
     _require_doubling(x, height, width)
     image = nhwc(x)
-    return nchw(image.repeat(2, axis=1).repeat(2, axis=2))
+    batch, rows, columns, channels = image.shape
+    out = result(batch, height, width, channels)
+    parallel(_double, batch * rows, out.size, image.reshape(-1, columns, channels), out.reshape(-1, 2, columns, 2, channels))
+    return nchw(out)
+
+
+@jit
+def _double(start, stop, x, y):
+    """y[r,i,w,j] = x[r,w] for the rows start..stop.  Shapes: [B*H,W,C] -> [B*H,2,W,2,C]"""
+    for r in range(start, stop):
+        for i in range(2):
+            for w in range(x.shape[1]):
+                for j in range(2):
+                    for c in range(x.shape[2]):
+                        y[r, i, w, j, c] = x[r, w, c]
 
 
 def upsample_nearest_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray, *, height: int, width: int) -> tuple:

@@ -16,6 +16,7 @@ from refdiff.kernels.cpu.common import jit, nchw, nhwc, parallel, scratch
 from refdiff.kernels.cpu.halves import widened
 from refdiff.kernels.cpu.prepared import prepared
 from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
+from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import multiply_tile
 from refdiff.kernels.cpu.winograd_tiles import (
     LANES,
@@ -50,7 +51,7 @@ def conv3x3(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, padding: tup
     down, across = -(-rows // OUT), -(-columns // OUT)
     first = np.zeros(-(-len(bias) // COLUMNS) * COLUMNS, np.float32)
     first[: len(bias)] = bias
-    out = np.empty((x.shape[0], rows, columns, len(weight)), np.float32)
+    out = result(x.shape[0], rows, columns, len(weight))
     run = _by_tiles if down * across >= LARGE else _by_panels
     run(nhwc(x), np.ascontiguousarray(weight), first, (top, left, down, across), out)
     return nchw(out)

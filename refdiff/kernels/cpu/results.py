@@ -1,0 +1,50 @@
+"""Memory for the results of kernels, used again once nothing refers to it.
+
+Fresh memory of many megabytes costs as much as a light operation: the system clears each page when it is first written, and takes
+it back when the array goes.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+
+import numpy as np
+
+IDLE = 1 << 28  # bytes that may wait for another use
+LEAST = 1 << 20  # bytes: smaller arrays are kept by the allocator of the process
+_idle: dict[int, np.ndarray] = {}  # the longest idle first; every step on it is one that threads cannot cut
+
+
+def result(*shape: int) -> np.ndarray:
+    """A float32 array to write a result to; what is in it is left over.
+
+    Its memory comes back when it and every view of it are gone: a view refers to the array that this function made, and that one
+    to the memory through a memoryview, at which NumPy's search for the owner of a view ends.
+    """
+    size = math.prod(shape)
+    if 4 * size < LEAST:
+        return np.empty(shape, dtype=np.float32)
+    memory = _taken(size)
+    owner = np.frombuffer(memoryview(memory), dtype=np.float32)  # type: ignore[arg-type]
+    weakref.finalize(owner, _give_back, memory).atexit = False
+    return owner[:size].reshape(shape)
+
+
+def _taken(size: int) -> np.ndarray:
+    """The smallest idle memory of so many floats that wastes no more than a quarter, or fresh memory."""
+    fits = [(memory.size, key) for key, memory in list(_idle.items()) if size <= memory.size <= size + size // 4]
+    found = _idle.pop(min(fits)[1], None) if fits else None
+    return np.empty(size, dtype=np.float32) if found is None else found
+
+
+def _give_back(memory: np.ndarray) -> None:
+    _idle[id(memory)] = memory
+    while idle() > IDLE:
+        for key in list(_idle)[:1]:
+            _idle.pop(key, None)
+
+
+def idle() -> int:
+    """The bytes that wait for another use."""
+    return sum(memory.nbytes for memory in list(_idle.values()))
