@@ -62,7 +62,6 @@ def test_two_threads_give_the_bits_of_one(call):
         found = []
         for threads in (1, 2, 3):
             patch.setattr(common, "THREADS", threads)
-            patch.setattr(module, "THREADS", threads)
             found.append(product(*args, **how))
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
