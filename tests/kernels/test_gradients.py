@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff import ops
-from refdiff.kernels.cpu import common, conv, winograd
+from refdiff.kernels.cpu import common, conv, winograd, winograd_gradient
 from refdiff.kernels.cpu.gradient import weight_gradient
 from refdiff.kernels.cpu.product import DEPTH
 from tests.ops.arrays import reals
@@ -94,15 +94,26 @@ def test_convolution_has_the_same_bits_on_two_threads(call):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("padding", [(1, 1, 1, 1), (0, 2, 1, 0), (3, 1, 1, 1)])
-def test_convolution_where_winograd_is_faster(padding):
-    """A padding beyond the window leaves it to the direct form."""
-    rng = np.random.default_rng(0)
-    x, weight, bias = (rng.standard_normal(shape).astype(F32) for shape in ((3, 35, 9, 7), (49, 35, 3, 3), (49,)))
-    constants = {"stride": 1, "padding": padding}
-    g = rng.standard_normal(ops.conv2d.spec(x, weight, bias, **constants).shape).astype(F32)
-    assert winograd.is_faster(g.shape, weight.shape, 1)
-    first, second = on_threads(lambda: conv.conv2d_vjp(g, None, x, weight, bias, **constants))
-    nearly(first, convolution_rule(g, None, x, weight, bias, **constants), 2e-5)  # as Winograd's own test
+@st.composite
+def wide_convolutions(draw):
+    """What Winograd's forms are chosen for, with tiles that go beyond the picture, and paddings that one of them leaves."""
+    batch, inputs, outputs = draw(st.integers(1, 3)), draw(st.sampled_from([32, 35, 48])), draw(st.sampled_from([32, 41, 64]))
+    padding = tuple(draw(st.integers(0, 3)) for _ in range(4))
+    rows, columns = draw(st.integers(4, 13)), draw(st.integers(4, 9))
+    height, width = max(rows + 2 - sum(padding[:2]), 1), max(columns + 2 - sum(padding[2:]), 1)
+    rows, columns = height + sum(padding[:2]) - 2, width + sum(padding[2:]) - 2
+    g, x = draw(reals((batch, outputs, rows, columns), F32)), draw(reals((batch, inputs, height, width), F32))
+    weight, bias = draw(reals((outputs, inputs, 3, 3), F32)), draw(reals((outputs,), F32))
+    return (g, None, x, weight, bias), {"stride": 1, "padding": padding}
+
+
+@given(wide_convolutions())
+def test_convolution_where_winograd_is_faster(call):
+    args, constants = call
+    assert winograd.is_faster(args[0].shape, args[3].shape, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd_gradient, "BLOCK", 5)  # several blocks
+        first, second = on_threads(lambda: conv.conv2d_vjp(*args, **constants))
+    nearly(first, convolution_rule(*args, **constants), 2e-5)  # as Winograd's own test
     for one, two in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, two)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu import winograd
+from refdiff.kernels.cpu import winograd, winograd_gradient
 from refdiff.kernels.cpu.common import nchw, nhwc, padded_nhwc, require_float32
 from refdiff.kernels.cpu.gradient import weight_gradient
 from refdiff.kernels.cpu.halves import widened
@@ -41,20 +41,31 @@ def conv2d_vjp(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The gradients of conv2d."""
     require_float32(g, x, weight, bias)
-    turned = weight[:, :, ::-1, ::-1].swapaxes(0, 1)
-    if winograd.is_faster(g.shape, turned.shape, stride) and max(padding) <= 2:
-        top, bottom, left, right = padding
-        dx = winograd.conv3x3(
-            g, turned, np.zeros(x.shape[1], dtype=np.float32), padding=(2 - top, 2 - bottom, 2 - left, 2 - right)
-        )
+    faster = winograd.is_faster(g.shape, weight.shape, stride)
+    if faster and max(padding) <= 2:
+        turned, zeros = weight[:, :, ::-1, ::-1].swapaxes(0, 1), np.zeros(x.shape[1], dtype=np.float32)
+        top, bottom, left, right = (2 - side for side in padding)
+        dx = winograd.conv3x3(g, turned, zeros, padding=(top, bottom, left, right))
     else:
         dx = _input_gradient(g, x.shape, weight, stride, padding)
-    image, rows = padded_nhwc(x, padding), nhwc(g).reshape(-1, len(weight))
+    if faster:
+        dweight = winograd_gradient.conv3x3_weight(g, x, padding=padding)
+    else:
+        dweight = _weight_gradient(g, x, weight.shape, stride, padding)
+    rows = nhwc(g).reshape(-1, len(weight))
+    return dx, dweight, np.ones(len(rows), dtype=np.float32) @ rows
+
+
+def _weight_gradient(g: np.ndarray, x: np.ndarray, shape: tuple[int, ...], stride: int, padding: Padding) -> np.ndarray:
+    """The gradient of a weight of that shape.
+
+    Math: dW[o,c,i,j] = sum over b, h and w of g[b,o,h,w] x[b,c, stride h + i - top, stride w + j - left]
+    """
+    image, rows = padded_nhwc(x, padding), nhwc(g).reshape(-1, g.shape[1])
     begins = _places(image, np.arange(g.shape[2]) * stride, np.arange(g.shape[3]) * stride)
-    taps = _taps(image, *weight.shape[2:])
-    columns = (taps[:, None] + np.arange(x.shape[1])).ravel()
-    dweight = weight_gradient(rows, image.reshape(-1), begins, columns).reshape(-1, *weight.shape[2:], x.shape[1])
-    return dx, np.ascontiguousarray(dweight.transpose(0, 3, 1, 2)), np.ones(len(rows), dtype=np.float32) @ rows
+    columns = (_taps(image, *shape[2:])[:, None] + np.arange(x.shape[1])).ravel()
+    dweight = weight_gradient(rows, image.reshape(-1), begins, columns)
+    return np.ascontiguousarray(dweight.reshape(-1, *shape[2:], x.shape[1]).transpose(0, 3, 1, 2))
 
 
 def _input_gradient(g: np.ndarray, shape: tuple[int, ...], weight: np.ndarray, stride: int, padding: Padding) -> np.ndarray:
