@@ -19,6 +19,7 @@ PASS, FAIL, MISSING, UNSUPPORTED = "pass", "fail", "missing", "unsupported"
 # Relative L2 errors that are allowed where a manifest has none of its own, by the precision of the tensor.
 ADDED = {"exact": 0.0, "float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 8e-2}
 WHOLE = {"exact": 0.0, "float64": 1e-8, "float32": 1e-3, "float16": 5e-2, "bfloat16": 3e-1}
+PIECE = 1 << 16  # numbers that are looked at together
 LAYOUTS = {(0, 2, 3, 1): "NHWC", (0, 3, 1, 2): "NCHW for NHWC", (1, 0): "transposed", (0, 2, 1): "last two axes swapped"}
 
 
@@ -100,7 +101,7 @@ def _row(name: str, x: np.ndarray, want: np.ndarray, golden: Trace, added: float
         return Row(name, FAIL, kind, note=f"shape {list(x.shape)}, golden {list(want.shape)}")
     if kind == "exact" and want.dtype.kind in "iub":
         return _exact(name, got, want, added, note)
-    if not np.isfinite(got.astype(np.float64)).all():
+    if not np.isfinite(got).all():
         return Row(name, FAIL, kind, note="it holds NaN or infinity" + (f"; {note}" if note else ""))
     measure = measured(got, want)
     bound = bound_of(golden, name, kind, whole=added is None)
@@ -144,22 +145,42 @@ def kind_of(x: np.ndarray) -> str:
 
 def measured(got: np.ndarray, want: np.ndarray) -> Measure:
     """How far apart two tensors of one shape are."""
-    a, b = got.astype(np.float64), want.astype(np.float64)
-    difference = np.abs(a - b)
-    at = np.unravel_index(int(difference.argmax()), difference.shape) if difference.size else ()
-    product = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
-    cosine = float((a * b).sum()) / product if product else float(not difference.any())
-    largest = float(difference.max()) if difference.size else 0.0
-    return Measure(relative(got, want), largest, tuple(map(int, at)), cosine, _ulp(got, want))
+    sums, largest, place, ulp = np.zeros(4), 0.0, 0, 0.0
+    for start, a, b in _pieces(got, want):
+        apart = a - b
+        sums += (apart @ apart, b @ b, a @ a, a @ b)
+        np.abs(apart, out=apart)
+        k = int(apart.argmax())
+        if apart[k] > largest:
+            largest, place = float(apart[k]), start + k
+        ulp = max(ulp, _ulp(a, b))
+    at = np.unravel_index(place, got.shape) if got.size else ()
+    product = math.sqrt(sums[2] * sums[1])
+    cosine = float(sums[3]) / product if product else float(largest == 0.0)
+    return Measure(_quotient(float(sums[0]), float(sums[1])), largest, tuple(map(int, at)), cosine, ulp)
 
 
 def relative(got: np.ndarray, want: np.ndarray) -> float:
     """|got - want| / |want|, L2; infinite where `want` is 0 and `got` is not, or where `got` is not finite."""
-    a, b = got.astype(np.float64), want.astype(np.float64)
-    size, apart = float(np.linalg.norm(b)), float(np.linalg.norm(a - b))
+    sums = np.zeros(2)
+    for _, a, b in _pieces(got, want):
+        a -= b
+        sums += (a @ a, b @ b)
+    return _quotient(float(sums[0]), float(sums[1]))
+
+
+def _quotient(apart: float, size: float) -> float:
+    """The root of apart / size."""
     if not math.isfinite(apart):
         return math.inf
-    return apart / size if size else (0.0 if apart == 0.0 else math.inf)
+    return math.sqrt(apart / size) if size else (0.0 if apart == 0.0 else math.inf)
+
+
+def _pieces(got: np.ndarray, want: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Two tensors of one shape in float64 and row-major order, so much at a time that it stays in the cache."""
+    a, b = got.reshape(-1), want.reshape(-1)
+    for start in range(0, a.size, PIECE):
+        yield start, a[start : start + PIECE].astype(np.float64), b[start : start + PIECE].astype(np.float64)
 
 
 def _ulp(got: np.ndarray, want: np.ndarray) -> float:

@@ -85,13 +85,8 @@ def described(x: np.ndarray) -> dict[str, Any]:
     """What a manifest says of a tensor by itself."""
     found: dict[str, Any] = {"shape": list(x.shape), "dtype": str(x.dtype), "layout": "row-major", "sha256": sha256(x)}
     if x.size and x.dtype.kind == "f" and np.isfinite(x).all():
-        values = x.astype(np.float64)
-        found |= {
-            "min": float(values.min()),
-            "max": float(values.max()),
-            "mean": float(values.mean()),
-            "std": float(values.std()),
-        }
+        found |= {"min": float(x.min()), "max": float(x.max())}
+        found |= {"mean": float(x.mean(dtype=np.float64)), "std": float(x.std(dtype=np.float64))}
     return found
 
 

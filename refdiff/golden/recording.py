@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from refdiff.version import __version__
 
 SUITE_VERSION = "0.1.0"
 DETAILS = ("steps", "blocks", "layers")
-# The tensors between blocks: what `blocks` keeps of a network.
+# The tensors between blocks: what `blocks` keeps of a network. A block's last part is the block, and is kept once.
 BLOCK = re.compile(
-    r"(.*\.)?((resnets|attentions|layers|down_blocks|up_blocks|downsamplers|upsamplers|transformer_blocks)\.\d+"
+    r"(.*\.)?((resnets|attentions|layers|downsamplers|upsamplers)\.\d+"
     r"|mid_block|conv_in|conv_out|time_proj|time_embedding|embeddings|final_layer_norm|quant_conv|post_quant_conv)"
 )
 
@@ -48,22 +49,26 @@ def record(
     calls = sum(stage.name.endswith("/unet") for stage in stages)
     if not all(0 <= k < calls for k in at):
         raise BadRequest(f"calls {list(at)} of the U-Net: this run has calls 0 to {calls - 1}")
+    chosen = {f"steps/{k:03d}/unet" for k in at}
+    keep = partial(_kept, detail=detail, chosen=chosen)
     made: dict[str, np.ndarray] = {}
     for stage in stages:
         if stage.name == "loop":
-            made |= _loop(setting, {s.name: s for s in stages}, made)
+            made |= _loop(setting, {s.name: s for s in stages}, made, keep)
         elif not stage.name.startswith("steps/"):
-            made |= _whole(setting, stage, made)
-    chosen = {f"steps/{k:03d}/unet" for k in at}
-    kept = {name: x for name, x in made.items() if _kept(name, detail, chosen)}
-    return Trace(kept, {"inputs": _plain(setting, inputs), **_facts(pipe)})
+            made |= _whole(setting, stage, made, keep)
+    return Trace(made, {"inputs": _plain(setting, inputs), **_facts(pipe)})
 
 
-def _whole(setting: Setting, stage: Stage, made: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return run_stage(setting, stage, made.__getitem__, replaced={}, know=None, until=None)
+Keep = Callable[[str], bool]
+Tensors = Mapping[str, np.ndarray]
 
 
-def _loop(setting: Setting, stages: Mapping[str, Stage], made: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _whole(setting: Setting, stage: Stage, made: Tensors, keep: Keep) -> dict[str, np.ndarray]:
+    return run_stage(setting, stage, made.__getitem__, replaced={}, know=None, until=None, keep=keep)
+
+
+def _loop(setting: Setting, stages: Mapping[str, Stage], made: Tensors, keep: Keep) -> dict[str, np.ndarray]:
     """The loop with the network in it."""
     found: dict[str, np.ndarray] = {}
 
@@ -72,7 +77,7 @@ def _loop(setting: Setting, stages: Mapping[str, Stage], made: Mapping[str, np.n
         known = {**made, **found, f"{at}/input": x, f"{at}/time": np.array(t)}
         found[f"{at}/time"], found[f"{at}/input"] = np.array(t), x
         for name in (f"{at}/unet", f"{at}/guidance"):
-            new = _whole(setting, stages[name], known)
+            new = _whole(setting, stages[name], known, keep)
             found.update(new)
             known.update(new)
         return setting.array(found[f"{at}/guided"])
@@ -82,7 +87,7 @@ def _loop(setting: Setting, stages: Mapping[str, Stage], made: Mapping[str, np.n
     return found
 
 
-def _kept(name: str, detail: str, chosen: set[str]) -> bool:
+def _kept(name: str, *, detail: str, chosen: set[str]) -> bool:
     stage, _, rest = name.rpartition("/")
     if stage.endswith("/unet"):
         if stage not in chosen:

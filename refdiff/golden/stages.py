@@ -202,6 +202,11 @@ class _Enough(Exception):
     """The tensor that was asked for is there."""
 
 
+def every(name: str) -> bool:
+    """All tensors."""
+    return True
+
+
 def run_stage(
     setting: Setting,
     stage: Stage,
@@ -210,17 +215,19 @@ def run_stage(
     replaced: Mapping[str, np.ndarray],
     know: Know | None,
     until: str | None,
+    keep: Callable[[str], bool] = every,
 ) -> dict[str, np.ndarray]:
     """Everything that a stage makes, by name.
 
     `replaced`: tensors that go on in the place of the stage's own; `know`: parts that need not be run (`core.tap`), named as in
-    the model; `until`: a name after which the rest is left out.
+    the model; `until`: a name after which the rest is left out; `keep`: which tensors are kept, so that the rest needs no room.
     """
     made: dict[str, np.ndarray] = {}
     prefix = stage.name
 
     def see(name: str, x: Array) -> None:
-        made[f"{prefix}/{name}"] = to_host(x)
+        if keep(f"{prefix}/{name}"):
+            made[f"{prefix}/{name}"] = to_host(x)
         if until == f"{prefix}/{name}":
             raise _Enough
 

@@ -11,7 +11,7 @@ NUMERIC_PACKAGES = tuple(f"refdiff/{name}/" for name in ("ops", "models", "diffu
 # They hand on to what knows the names: an op, a part of a model, a pipeline, click.
 MAY_TAKE_KWARGS = (
     *("refdiff/core/primitive.py", "refdiff/core/tap.py", "refdiff/pipelines/", "refdiff/cli/"),
-    *("refdiff/golden/mutants/", "refdiff/golden/record.py", "refdiff/golden/tolerance.py"),
+    *("refdiff/golden/mutants/", "refdiff/golden/recording.py", "refdiff/golden/tolerance.py"),
 )
 WRITING_METHODS = {
     *("append", "clear", "extend", "fill", "insert", "itemset", "partition", "pop", "popitem", "put", "remove"),
