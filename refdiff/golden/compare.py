@@ -19,7 +19,7 @@ PASS, FAIL, MISSING, UNSUPPORTED = "pass", "fail", "missing", "unsupported"
 # Relative L2 errors that are allowed where a manifest has none of its own, by the precision of the tensor.
 ADDED = {"exact": 0.0, "float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 8e-2}
 WHOLE = {"exact": 0.0, "float64": 1e-8, "float32": 1e-3, "float16": 5e-2, "bfloat16": 3e-1}
-PIECE = 1 << 16  # numbers that are looked at together
+PIECE = 1 << 13  # numbers that are looked at together: they stay in the cache, and products of them in one thread
 LAYOUTS = {(0, 2, 3, 1): "NHWC", (0, 3, 1, 2): "NCHW for NHWC", (1, 0): "transposed", (0, 2, 1): "last two axes swapped"}
 
 
