@@ -29,7 +29,6 @@ SAMPLE = 1 << 16  # bytes of each end of a file that go into its fingerprint
 
 
 WIDENING = ("fast", "cpu", "float32")  # kernels, device and dtype that take float16 weights as they are
-LOW_MEMORY = 9e8  # bytes of prepared weights for which low memory leaves room
 Convert = Callable[[Leaf, np.ndarray], Array]
 
 
@@ -37,8 +36,8 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
     """Open every component of a text-to-image model, its weights in `dtype` on `device`.
 
     The fast kernels widen float16 as they use it, so there the weights of the text encoder and of the autoencoder, which are
-    used once a picture, stay as they are stored. With `low_memory` the U-Net's stay so too, each network is in memory only
-    while it works, and less is prepared: the bits are the same.
+    used once a picture, stay as they are stored. With `low_memory` the U-Net's stay so too, and each network is in memory only
+    while it works: the bits are the same.
 
     Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels, and for low memory
         without the fast kernels in float32
@@ -50,8 +49,8 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
     to_device(np.zeros(1, dtype=np.float32), device)  # an unknown device is refused before anything is read
     if kernels == "fast":
         import refdiff.kernels.cpu  # noqa: F401 - registers
-    if low_memory:
-        leave_room(kernels=kernels, device=device, dtype=dtype)
+    if low_memory and (kernels, device, dtype) != WIDENING:
+        raise BadRequest("low memory needs the fast kernels, in float32 on the cpu: leave it out, or what says otherwise")
     folder = model_folder(path_or_name)
     read_model_index(folder)
     stored = {"text_encoder": True, "unet": low_memory, "vae": True}
@@ -85,15 +84,6 @@ def model_folder(path_or_name: Path | str | None) -> Path:
     if path.name == str(path_or_name) and (weights_dir() / path / "model_index.json").is_file():
         return weights_dir() / path
     raise BadRequest(f'there is no model "{path_or_name}": name a folder in the diffusers layout, or leave --model out')
-
-
-def leave_room(*, kernels: str, device: str, dtype: str) -> None:
-    """Keep fewer prepared weights.  Raises: BadRequest where the kernels could not widen what they use"""
-    if (kernels, device, dtype) != WIDENING:
-        raise BadRequest("low memory needs the fast kernels, in float32 on the cpu: leave it out, or what says otherwise")
-    from refdiff.kernels.cpu import prepared
-
-    prepared.limit(int(LOW_MEMORY))
 
 
 def conversion(*, kernels: str, device: str, dtype: str, as_stored: bool) -> Convert:

@@ -9,10 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-BUDGET = int(
-    float(os.environ.get("REFDIFF_PREPARED_GB", "1.3")) * 1e9
-)  # bytes; Stable Diffusion 1.5's U-Net wants 1.27 GB at 512 pixels
-_budget = BUDGET
+# Bytes. A whole run of Stable Diffusion 1.5 at 512 pixels then takes less than 6.5 GB; its U-Net alone would use 1.3 of these.
+BUDGET = int(float(os.environ.get("REFDIFF_PREPARED_GB", "0.8")) * 1e9)
 _kept: dict[tuple[str, int], tuple[weakref.ref, np.ndarray]] = {}
 _lock = threading.Lock()
 
@@ -28,15 +26,9 @@ def prepared(kind: str, weight: np.ndarray, make: Callable[[np.ndarray], np.ndar
         return found[1]
     made = make(weight)
     with _lock:
-        if used() + made.nbytes <= _budget:
+        if used() + made.nbytes <= BUDGET:
             _kept[key] = (weakref.ref(weight, lambda gone: _forget(key, gone)), made)
     return made
-
-
-def limit(budget: int) -> None:
-    """Keep no more than so many bytes from here on, nor more than BUDGET; what is kept already stays."""
-    global _budget
-    _budget = min(budget, BUDGET)
 
 
 def used() -> int:
