@@ -1,0 +1,228 @@
+"""Which bug is seen where, and is it named: python tools/mutation_matrix.py --out docs/golden
+
+Every variant of every known bug is put into our own text, which then stands for a port that has it, in float32, float16 and
+bfloat16; `diagnose` is given its trace. A bug counts as visible where its effect on some tensor is more than four times what
+right programs differ by there. Then random pairs of bugs. Rows are kept as they are made, so that a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+import refdiff
+import refdiff.kernels.cpu
+from refdiff.checkpoints.synthetic import write_synthetic
+from refdiff.core import primitive
+from refdiff.errors import BadRequest
+from refdiff.golden import mutants
+from refdiff.golden.added import added_errors
+from refdiff.golden.compare import aligned
+from refdiff.golden.diagnosis import diagnose
+from refdiff.golden.format import Trace
+from refdiff.golden.mutants import Mutant, Site
+from refdiff.golden.recording import record
+from refdiff.golden.stages import Setting
+from refdiff.golden.tolerance import HALVES, computing, honest_traces, with_bounds
+from refdiff.text import Tokenizer
+
+PAIRS, SEED = 200, 0
+ROOM = 4.0  # times the spread, from which on an effect is visible
+ASKED: Mapping[str, Any] = {"steps": 3, "guidance": 5.0, "seed": 3, "width": 80, "height": 72}
+# A bug is tried in these settings, one after the other, until one is found in which it can be seen.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ddim": {**ASKED}, "odd sizes": {**ASKED, "width": 84, "height": 68},
+    "karras": {**ASKED, "sampler": "DPM++ 2M Karras"}, "ancestral": {**ASKED, "sampler": "euler_ancestral"},
+    "pndm": {**ASKED, "sampler": "pndm", "steps": 5}, "euler": {**ASKED, "sampler": "euler"},
+    "dpm": {**ASKED, "sampler": "dpm_multistep", "steps": 5},
+}  # fmt: skip
+PLACES = ("steps/000/unet/down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", "steps/000/unet/mid_block.resnets.0.conv1")
+PROMPT = "a small red fox, 35 mm"
+
+
+def main() -> int:
+    """Make the rows that are not there yet, then the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the folder for matrix.json and matrix.md")
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    file = asked.out / "matrix.json"
+    rows = json.loads(file.read_text()) if file.exists() else []
+    done = {row["id"] for row in rows}
+    for name, make in tasks(asked.pairs):
+        if name not in done:
+            rows.append({"id": name, **make()})
+            file.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+            print(name, {k: v for k, v in rows[-1].items() if k != "id"}, flush=True)
+    (asked.out / "matrix.md").write_text(page(rows))
+    return 0
+
+
+def tasks(pairs: int) -> Iterator[tuple[str, Any]]:
+    """Every row by its name, and how it is made."""
+    singles = [(mutant, variant) for mutant in mutants.mutants() for variant in mutant.variants]
+    for mutant, variant in singles:
+        for dtype in ("float32", *HALVES):
+            yield f"{mutant.id} ({variant}), {dtype}", lambda m=mutant, v=variant, d=dtype: single(m, v, d)
+    chance = random.Random(SEED)
+    for number in range(pairs):
+        one, other = chance.sample(singles, 2)
+        yield f"pair {number}: {one[0].id} ({one[1]}) and {other[0].id} ({other[1]})", lambda a=one, b=other: pair(a, b)
+
+
+@cache
+def pipes() -> dict[str, Any]:
+    """The model of `refdiff synth tiny` in both precisions."""
+    folder = Path(tempfile.mkdtemp()) / "tiny"
+    write_synthetic("tiny", folder, seed=0, dtype="float32", write_tokenizer=Tokenizer.clip().write_folder)
+    return {dtype: refdiff.load(folder, dtype=dtype, kernels="spec") for dtype in ("float32", "float64")}
+
+
+@cache
+def golden(name: str) -> tuple[Setting, Trace]:
+    """The truth in a setting, with bounds."""
+    pipe = pipes()["float64"]
+    trace = record(pipe, PROMPT, "", detail="layers", **SETTINGS[name])
+    setting = Setting.of(pipe, trace.manifest["inputs"])
+    honest = honest_traces(pipe, trace.manifest["inputs"], detail="layers", at=(0,))
+    return setting, with_bounds(trace, setting, honest)
+
+
+def port(bugs: list[tuple[Mutant, str]], name: str, dtype: str, place: str) -> Trace | None:
+    """What a port with these bugs gives; none where sizes do not fit."""
+    setting, _ = golden(name)
+    near = HALVES.get(dtype)
+    pipe = pipes()["float64" if dtype == "float64" else "float32"]
+    changed = Setting.of(pipe, setting.inputs)
+    with ExitStack() as stack, np.errstate(all="ignore"):
+        for mutant, variant in bugs:
+            changed = stack.enter_context(mutant.variants[variant](Site(changed, place)))
+        stack.enter_context(mock.patch.object(primitive.Primitive, "compute", computing(near)) if near else nullcontext())
+        try:
+            trace = record(changed.pipe, PROMPT, "", detail="layers", **SETTINGS[name])
+        except (ValueError, IndexError, BadRequest):
+            return None
+    halved = {n: near(x) if near and x.dtype.kind == "f" else x for n, x in trace.tensors.items()}
+    return Trace(halved)
+
+
+def visible(theirs: Trace, setting: Setting, truth: Trace, dtype: str) -> bool:
+    """Whether some tensor is further off than right programs are."""
+    for name, error in added_errors(setting, aligned(theirs, truth), truth).items():
+        facts = truth.facts(name).get("bounds", {}).get(dtype)
+        if error > (ROOM * facts["spread"] if facts else 0.0):
+            return True
+    return any(x.shape != truth.tensors[n].shape for n, x in theirs.tensors.items() if n in truth.tensors)
+
+
+def single(mutant: Mutant, variant: str, dtype: str) -> dict[str, Any]:
+    """One bug in the first setting in which it can be seen."""
+    for name in SETTINGS:
+        setting, truth = golden(name)
+        for place in PLACES:
+            exact = port([(mutant, variant)], name, "float64", place)
+            if exact is None or not visible(exact, setting, truth, dtype):
+                continue
+            theirs = port([(mutant, variant)], name, dtype, place)
+            return {"dtype": dtype, "setting": name, "visible": True, **told(theirs, setting, truth, {mutant.id})}
+    return {"dtype": dtype, "setting": None, "visible": False}
+
+
+def pair(one: tuple[Mutant, str], other: tuple[Mutant, str]) -> dict[str, Any]:
+    """Two bugs at once, in float32."""
+    setting, truth = golden("ddim")
+    theirs = port([one, other], "ddim", "float32", PLACES[0])
+    exact = port([one, other], "ddim", "float64", PLACES[0])
+    if theirs is None or exact is None or not visible(exact, setting, truth, "float32"):
+        return {"dtype": "float32", "setting": "ddim", "visible": False}
+    return {"dtype": "float32", "setting": "ddim", "visible": True, **told(theirs, setting, truth, {one[0].id, other[0].id})}
+
+
+def told(theirs: Trace | None, setting: Setting, truth: Trace, ids: set[str]) -> dict[str, Any]:
+    """What the diagnosis says of a port with these bugs: seen, where, and the rank of a right name, from 1."""
+    if theirs is None:
+        return {"detected": True, "first": "it does not run", "rank": None}
+    found = diagnose(setting, theirs, truth)
+    wrong = found.report.first_wrong
+    ranks = []
+    for finding in found.findings:
+        ranks += [k for k, suspect in enumerate(finding.suspects, 1) if ids & {m.id for m in suspect.mutants}][:1]
+    best = found.findings[0].suspects[0].name if found.findings and found.findings[0].suspects else None
+    return {
+        "detected": wrong is not None,
+        "first": wrong.name if wrong else None,
+        "rank": min(ranks, default=None),
+        "named": best,
+    }
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The matrix as a page."""
+    singles = [row for row in rows if not row["id"].startswith("pair")]
+    lines = [
+        "# Which bug is seen, and is it named",
+        "",
+        "Made by `python tools/mutation_matrix.py --out docs/golden`; matrix.json has every row.",
+        "",
+    ]
+    lines += [
+        "| precision | variants | visible | detected | named first | in the first three |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for dtype in ("float32", *HALVES):
+        lines.append(summary(dtype, [row for row in singles if row["dtype"] == dtype]))
+    lines.append(summary("pairs, float32", [row for row in rows if row["id"].startswith("pair")]))
+    lines += [
+        "",
+        "| bug (variant) | setting | first wrong tensor | float32 | float16 | bfloat16 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    names = list(dict.fromkeys(row["id"].rpartition(", ")[0] for row in singles))
+    for name in names:
+        own = {row["dtype"]: row for row in singles if row["id"].rpartition(", ")[0] == name}
+        first = own.get("float32", {})
+        cells = [cell(own.get(dtype)) for dtype in ("float32", *HALVES)]
+        lines.append(f"| {name} | {first.get('setting') or ''} | {first.get('first') or ''} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def summary(title: str, rows: list[dict[str, Any]]) -> str:
+    """A line of counts; shares are of those that were detected and ran."""
+    seen = [row for row in rows if row["visible"]]
+    found = [row for row in seen if row["detected"]]
+    ranked = Counter(row.get("rank") for row in found if row.get("first") != "it does not run")
+    total = sum(ranked.values())
+    first, three = ranked[1], sum(n for rank, n in ranked.items() if rank is not None and rank <= 3)
+
+    def share(n: int) -> str:
+        return f"{n} ({100 * n / total:.1f} %)" if total else "0"
+
+    return f"| {title} | {len(rows)} | {len(seen)} | {len(found)} | {share(first)} | {share(three)} |"
+
+
+def cell(row: dict[str, Any] | None) -> str:
+    """The rank of the right name, or why there is none."""
+    if row is None or not row["visible"]:
+        return "not visible"
+    if not row["detected"]:
+        return "**not seen**"
+    if row["first"] == "it does not run":
+        return "does not run"
+    return f"named {row['rank']}" if row["rank"] else f"seen, named {row.get('named')}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
