@@ -170,6 +170,9 @@ def page(found: dict) -> str:
         "| work | size | program | seconds | over refdiff's | GFLOP/s, direct form | of the peak | memory, GB | difference |",
         "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
+    absent = ", ".join(name for name in PROGRAMS if name not in found["programs"])
+    if absent:
+        lines.insert(-2, f"Left out, or not installed: {absent}.\n")
     for row in found["rows"]:
         for name, taken in row["seconds"].items():
             middle = statistics.median(taken)
