@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff import ops
-from refdiff.kernels.cpu import common, conv, winograd, winograd_gradient
+from refdiff.core.primitive import PRIMITIVES
+from refdiff.kernels.cpu import activation, common, conv, winograd, winograd_gradient
 from refdiff.kernels.cpu.gradient import weight_gradient
 from refdiff.kernels.cpu.product import DEPTH
 from tests.ops.arrays import reals
@@ -115,5 +116,26 @@ def test_convolution_where_winograd_is_faster(call):
         patch.setattr(winograd_gradient, "BLOCK", 5)  # several blocks
         first, second = on_threads(lambda: conv.conv2d_vjp(*args, **constants))
     nearly(first, convolution_rule(*args, **constants), 2e-5)  # as Winograd's own test
+    for one, two in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@st.composite
+def gated(draw):
+    """Rows of several chunks or less than one, in any layout, far beyond where the exponential ends."""
+    shape = draw(st.sampled_from([(1,), (3, 5, 7), (2, 255), (3, 256), (2, 257), (5, 300)]))
+    spread = draw(st.sampled_from([1.0, 30.0]))
+    return draw(reals(shape, F32)), draw(reals(shape, F32, spread))
+
+
+@pytest.mark.parametrize("name", ["silu", "quick_gelu"])
+@given(gated())
+def test_gated_activations(name, call):
+    g, x = call
+    op, kernels = PRIMITIVES[name], activation.KERNELS
+    with np.errstate(over="ignore"):
+        want = op.spec(x.astype(np.float64)), *op.vjp.spec(g.astype(np.float64), None, x.astype(np.float64))
+    first, second = on_threads(lambda: (kernels[name](x), *kernels[f"{name}_vjp"](g, None, x)))
+    nearly(first, want, 1e-6)
     for one, two in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, two)

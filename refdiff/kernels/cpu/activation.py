@@ -19,6 +19,7 @@ TAIL = np.array([
 DENSITY = np.float32(1.0 / math.sqrt(2.0 * math.pi))
 HALF = np.float32(0.5)
 CHUNK = 256
+QUICK = np.float32(1.702)  # the slope of quick_gelu's sigmoid; silu's is 1
 
 
 @jit
@@ -72,25 +73,68 @@ def _geglu_back(start, stop, g, x, dx):
 
 
 @jit
-def _silu(start, stop, x, y):
+def _gated(start, stop, x, slope, y):
+    """y = x sigmoid(slope x), for the chunks start..stop."""
     work, e = np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=np.float32)
     for r in range(start, stop):
         first = r * CHUNK
         n = min(CHUNK, len(x) - first)
         for i in range(n):
-            work[i] = -x[first + i]
+            work[i] = -slope * x[first + i]
         _exp_row(work, e, n)
         for i in range(n):
             y[first + i] = x[first + i] / (ONE + e[i])
 
 
-def silu(x: np.ndarray) -> np.ndarray:
-    """Shapes: any -> the same"""
+@jit
+def _gated_back(start, stop, g, x, slope, dx):
+    """dx = g s (1 + slope x (1 - s)), s = sigmoid(slope x), for the chunks start..stop."""
+    work, e = np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=np.float32)
+    for r in range(start, stop):
+        first = r * CHUNK
+        n = min(CHUNK, len(x) - first)
+        for i in range(n):
+            work[i] = -slope * x[first + i]
+        _exp_row(work, e, n)
+        for i in range(n):
+            s = ONE / (ONE + e[i])
+            dx[first + i] = g[first + i] * (s * (ONE - work[i] * (ONE - s)))
+
+
+def _run_gated(x: np.ndarray, slope: np.float32) -> np.ndarray:
     require_float32(x)
     flat = np.ascontiguousarray(x).reshape(-1)
     y = result(*flat.shape)
-    parallel(_silu, -(-len(flat) // CHUNK), len(flat), flat, y)
+    parallel(_gated, -(-len(flat) // CHUNK), len(flat), flat, slope, y)
     return y.reshape(x.shape)
+
+
+def _run_gated_back(g: np.ndarray, x: np.ndarray, slope: np.float32) -> tuple:
+    require_float32(g, x)
+    flat, gradient = (np.ascontiguousarray(a).reshape(-1) for a in (x, g))
+    dx = result(*flat.shape)
+    parallel(_gated_back, -(-len(flat) // CHUNK), len(flat), gradient, flat, slope, dx)
+    return (dx.reshape(x.shape),)
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    """Shapes: any -> the same"""
+    return _run_gated(x, ONE)
+
+
+def silu_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray) -> tuple:
+    """The gradient of silu."""
+    return _run_gated_back(g, x, ONE)
+
+
+def quick_gelu(x: np.ndarray) -> np.ndarray:
+    """Shapes: any -> the same"""
+    return _run_gated(x, QUICK)
+
+
+def quick_gelu_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray) -> tuple:
+    """The gradient of quick_gelu."""
+    return _run_gated_back(g, x, QUICK)
 
 
 def geglu(x: np.ndarray) -> np.ndarray:
@@ -112,4 +156,11 @@ def geglu_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray) -> tuple:
     return (dx.reshape(x.shape),)
 
 
-KERNELS = {"silu": silu, "geglu": geglu, "geglu_vjp": geglu_vjp}
+KERNELS = {
+    "silu": silu,
+    "silu_vjp": silu_vjp,
+    "quick_gelu": quick_gelu,
+    "quick_gelu_vjp": quick_gelu_vjp,
+    "geglu": geglu,
+    "geglu_vjp": geglu_vjp,
+}
