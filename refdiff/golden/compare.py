@@ -20,6 +20,7 @@ PASS, FAIL, MISSING, UNSUPPORTED = "pass", "fail", "missing", "unsupported"
 ADDED = {"exact": 0.0, "float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 8e-2}
 WHOLE = {"exact": 0.0, "float64": 1e-8, "float32": 1e-3, "float16": 5e-2, "bfloat16": 3e-1}
 PIECE = 1 << 13  # numbers that are looked at together: they stay in the cache, and products of them in one thread
+FEW = 16  # numbers: too few to tell their precision
 LAYOUTS = {(0, 2, 3, 1): "NHWC", (0, 3, 1, 2): "NCHW for NHWC", (1, 0): "transposed", (0, 2, 1): "last two axes swapped"}
 
 
@@ -128,15 +129,14 @@ def bound_of(golden: Trace, name: str, kind: str, *, whole: bool) -> float:
 def kind_of(x: np.ndarray) -> str:
     """The precision of the numbers: that of the array, or a half precision where all its numbers fit into one.
 
-    A float32 array may hold what another program made in half precision, for NumPy has no bfloat16.
+    A float32 array may hold what another program made in half precision, for NumPy has no bfloat16. A few numbers, and whole
+    ones (times), tell nothing of that.
     """
     if x.dtype.kind != "f":
         return "exact"
-    if x.dtype != np.float32 or not x.size:
+    if x.dtype != np.float32 or x.size < FEW or (x == np.rint(x)).all():
         return str(x.dtype)
     bits = np.ascontiguousarray(x).view(np.uint32)
-    if not x.any():
-        return "float32"
     if not (bits & np.uint32(0xFFFF)).any():
         return "bfloat16"
     with np.errstate(over="ignore"):
@@ -197,11 +197,17 @@ def _ordered(x: np.ndarray) -> np.ndarray:
 
 
 def recognised(x: np.ndarray, want: np.ndarray) -> tuple[np.ndarray, str]:
-    """Their tensor in the golden layout, and what was done to it; as it is where no layout makes it much nearer."""
+    """Their tensor in the golden layout, and what was done to it; as it is where no layout makes it much nearer.
+
+    Pixels in a row, [B,C,H*W], are put in rows and columns however wrong they are.
+    """
     best, note = x, ""
     error = relative(x, want) if x.shape == want.shape else math.inf
     if error <= 0.05 or x.size != want.size:
         return best, note
+    if want.ndim == 4 and x.shape == (*want.shape[:2], want.shape[2] * want.shape[3]):
+        best, note = x.reshape(want.shape), "layout: pixels in a row"
+        error = relative(best, want)
     for other, told in _turned(x, want):
         found = relative(other, want)
         if found <= 0.3 and found < 0.3 * error:

@@ -138,11 +138,17 @@ class Trial:
     causes: tuple[tuple[Mutant, Variant], ...]
     before: float
 
+    @property
+    def kinds(self) -> set[str]:
+        """What the wrong tensor may show: its stage, and guidance where the loop hides it."""
+        kind = kind_of_stage(self.stage.name)
+        hidden = kind == "loop" and not any(name.endswith("/guided") for name in self.theirs.tensors)
+        return {kind, "guidance"} if hidden else {kind}
+
     def singles(self) -> Iterator[Suspect]:
         """Every bug that can show in this stage, in every variant, that changes the error."""
-        kind = kind_of_stage(self.stage.name)
         for mutant in mutants.mutants():
-            if kind in mutant.stages:
+            if self.kinds.intersection(mutant.stages):
                 for name, variant in mutant.variants.items():
                     after = self.error([(mutant, variant)])
                     if after < 0.98 * self.before:
@@ -185,9 +191,9 @@ class Trial:
 
     def run(self, bugs: Sequence[tuple[Mutant, Variant]], *, until: str | None) -> dict[str, np.ndarray]:
         """The stage on their inputs, with the bugs; parts before the tensor of which theirs is known are not run."""
-        look = given(self.theirs, self.golden)
         with ExitStack() as stack, np.errstate(all="ignore"):
             setting = _with(self.setting, [*self.causes, *bugs], self.tensor, stack)
+            look = given(setting, self.theirs, self.golden)
             try:
                 return run_stage(
                     setting, self.stage, look, replaced=self.others(), know=self.know if until else None, until=until
