@@ -28,13 +28,13 @@ def given(setting: Setting, theirs: Trace, golden: Trace) -> Given:
     """
 
     def look(name: str) -> np.ndarray:
-        want, x = golden.tensors[name], theirs.tensors.get(name)
-        if x is not None and x.shape == want.shape:
+        x, want = theirs.tensors.get(name), golden.tensors.get(name)
+        if x is not None and (want is None or x.shape == want.shape):  # None: their run has more calls of the network
             return x
         at, _, last = name.rpartition("/")
         if last == "guided" and f"{at}/prediction" in theirs.tensors:
             return dict(mixed(setting, look, at, int(at.rpartition("/")[2])))[name]
-        return want
+        return golden.tensors[name]
 
     return look
 

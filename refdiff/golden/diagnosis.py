@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from refdiff.errors import BadRequest
 from refdiff.golden import mutants
 from refdiff.golden.added import belongs, forced, given
 from refdiff.golden.compare import Report, aligned, compare, relative
@@ -39,7 +40,7 @@ class Suspect:
     @property
     def explains(self) -> bool:
         """Nearly nothing of the error is left."""
-        return self.after <= EXPLAINED * self.before
+        return self.after <= EXPLAINED * min(self.before, 1.0)
 
     @property
     def name(self) -> str:
@@ -73,6 +74,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
 
 
+@np.errstate(all="ignore")  # their numbers may be of any size, and none
 def diagnose(setting: Setting, theirs: Trace, golden: Trace, *, most: int = 3) -> Diagnosis:
     """Compare, then look for the cause of the first wrong tensor, with it for that of the next, `most` times.
 
@@ -105,6 +107,16 @@ def _errors(theirs: Trace, ours: dict[str, np.ndarray]) -> dict[str, float]:
     return {name: relative(x, ours[name]) for name, x in theirs.tensors.items() if name in ours and x.shape == ours[name].shape}
 
 
+def apart(x: np.ndarray, y: np.ndarray) -> float:
+    """The relative error; of tensors that are not finite in the same places alone, that of the other places."""
+    if x.shape != y.shape:
+        return math.inf
+    finite = np.isfinite(y)
+    if finite.all() or not np.array_equal(np.isfinite(x), finite):
+        return relative(x, y)
+    return relative(x[finite], y[finite])
+
+
 def _with(setting: Setting, causes: Sequence[tuple[Mutant, Variant]], tensor: str, stack: ExitStack) -> Setting:
     """The setting with bugs in it, for as long as the stack is open."""
     for _, variant in causes:
@@ -115,7 +127,7 @@ def _with(setting: Setting, causes: Sequence[tuple[Mutant, Variant]], tensor: st
 def _finding(setting: Setting, theirs: Trace, golden: Trace, ours: dict[str, np.ndarray], tensor: str, causes: list) -> Finding:
     """The cause of one wrong tensor; its place may depend on what is right before it, so the earlier causes stay in."""
     stage = next((stage for stage in stages_of(setting) if belongs(tensor, stage)), None)
-    before = relative(theirs.tensors[tensor], ours[tensor]) if tensor in ours else math.inf
+    before = apart(theirs.tensors[tensor], ours[tensor]) if tensor in ours else math.inf
     if stage is None:
         return Finding(tensor, "", before, 0.0, (), ())
     trial = Trial(setting, theirs, golden, stage, tensor, tuple(causes), before)
@@ -175,19 +187,16 @@ class Trial:
         """The relative error at the tensor with these bugs in our text; infinite where they cannot be made here."""
         made = self.run(bugs, until=self.tensor)
         x = made.get(self.tensor)
-        return relative(self.theirs.tensors[self.tensor], x) if x is not None and x.shape == self.shape else math.inf
+        return math.inf if x is None else apart(self.theirs.tensors[self.tensor], x)
 
     def wrong_after(self, suspect: Suspect) -> float:
-        """The sum of what is left at every tensor of the stage, as logarithms of the error."""
+        """The sum of the logarithms of what is left at every tensor of the stage, and of the loop that uses its tables."""
         bugs = [(m, m.variants[v]) for m, v in zip(suspect.mutants, suspect.variants, strict=True)]
         made = self.run(bugs, until=None)
+        if self.stage.name == "schedule":
+            made |= replace(self, stage=next(s for s in stages_of(self.setting) if s.name == "loop")).run(bugs, until=None)
         errors = _errors(self.theirs, made).values()
         return sum(math.log10(max(error, 1e-7)) for error in errors if math.isfinite(error))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the wrong tensor."""
-        return self.theirs.tensors[self.tensor].shape
 
     def run(self, bugs: Sequence[tuple[Mutant, Variant]], *, until: str | None) -> dict[str, np.ndarray]:
         """The stage on their inputs, with the bugs; parts before the tensor of which theirs is known are not run."""
@@ -198,7 +207,7 @@ class Trial:
                 return run_stage(
                     setting, self.stage, look, replaced=self.others(), know=self.know if until else None, until=until
                 )
-            except (ValueError, IndexError, ZeroDivisionError):  # a bug that these sizes do not allow
+            except (ValueError, IndexError, KeyError, ZeroDivisionError, BadRequest):  # a bug that cannot be here
                 return {}
 
     def others(self) -> dict[str, np.ndarray]:

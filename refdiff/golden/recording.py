@@ -18,6 +18,8 @@ from refdiff.version import __version__
 
 SUITE_VERSION = "0.1.0"
 DETAILS = ("steps", "blocks", "layers")
+# What a network is for: its inputs and results.
+FINAL = ("context", "pooled", "latents", "image", "picture", "mean", "logvar")
 # The tensors between blocks: what `blocks` keeps of a network. A block's last part is the block, and is kept once.
 BLOCK = re.compile(
     r"(.*\.)?((resnets|attentions|layers|downsamplers|upsamplers)\.\d+"
@@ -37,7 +39,8 @@ def record(
     """Draw a picture and keep what every stage makes.
 
     `detail`: "steps" (what goes from stage to stage), "blocks" (and the result of every block of every network) or "layers"
-    (and of every layer), for the calls `at` of the U-Net; `options` as the pipeline takes them (steps, sampler, guidance, ...).
+    (and of every layer), for the calls `at` of the U-Net; `options` as the pipeline takes them (steps, sampler, guidance, ...),
+    and `extras`: names of groups of stages beside the story (`golden.extras`).
     The precision is the pipeline's: load it with dtype "float64" for the truth.
     Raises: BadRequest for an unknown detail, a call that there is not, or as the pipeline
     """
@@ -92,7 +95,7 @@ def _kept(name: str, *, detail: str, chosen: set[str]) -> bool:
     if stage.endswith("/unet"):
         if stage not in chosen:
             return False
-    elif stage not in ("text_encoder", "vae") or rest in ("context", "latents", "image"):
+    elif stage not in ("text_encoder", "vae", "encode") or rest in FINAL:
         return True
     return detail == "layers" or (detail == "blocks" and BLOCK.fullmatch(rest) is not None)
 

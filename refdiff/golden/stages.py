@@ -6,7 +6,7 @@ gives differs from theirs by the error that was added there, whatever was wrong 
 | stage | takes | gives |
 |---|---|---|
 | tokens | the prompts | tokens/ids [2B,T], the negative prompts first |
-| text_encoder | tokens/ids | text_encoder/(every layer), text_encoder/context [2B,T,D] |
+| text_encoder | tokens/ids | text_encoder/(every layer), text_encoder/context [2B,T,D], text_encoder/pooled [2B,D] |
 | schedule | | schedule/alphas_cumprod [n], schedule/timesteps, schedule/sigmas |
 | noise | the seeds | noise/initial [B,C,h,w] |
 | loop | noise/initial, steps/K/guided | latents/initial, steps/K/time, steps/K/input, steps/K/latents [B,C,h,w] |
@@ -14,6 +14,8 @@ gives differs from theirs by the error that was added there, whatever was wrong 
 | steps/K/guidance | steps/K/prediction | steps/K/guided [B,C,h,w] |
 | vae | the last latents | vae/latents, vae/(every layer), vae/image [B,3,H,W] |
 | pixels | vae/image | pixels/image [B,H,W,3], whole numbers |
+
+golden/extras.py has stages beside the story.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Setting:
     @classmethod
     def of(cls, pipe: Pipeline, inputs: Mapping[str, Any]) -> Setting:
         """From what a manifest says was asked.  Raises: BadRequest as the pipeline"""
-        options = {key: value for key, value in inputs.items() if key not in ("prompt", "negative_prompt")}
+        options = {key: value for key, value in inputs.items() if key not in ("prompt", "negative_prompt", "extras")}
         return cls(pipe, make_request(pipe, inputs["prompt"], inputs["negative_prompt"], options), inputs)
 
     @property
@@ -88,7 +90,10 @@ def stages_of(setting: Setting) -> list[Stage]:
     for k in range(count):
         found += step_stages(k)
     last = f"steps/{setting.request.steps - 1:03d}/latents"
-    return [*found, Stage("vae", (last,), decoder), Stage("pixels", ("vae/image",), pixels)]
+    found += [Stage("vae", (last,), decoder), Stage("pixels", ("vae/image",), pixels)]
+    from refdiff.golden.extras import stages_of_extras  # they are made of the parts of this file
+
+    return [*found, *stages_of_extras(setting.inputs.get("extras", ()))]
 
 
 def step_stages(k: int) -> list[Stage]:
@@ -109,8 +114,9 @@ def tokens(setting: Setting, given: Given) -> Made:
 def text_encoder(setting: Setting, given: Given) -> Made:
     """The text transformer."""
     part = setting.pipe.text_encoder
-    hidden, _ = clip_text.clip_text(part.params, part.config, setting.array(given("tokens/ids")))
+    hidden, pooled = clip_text.clip_text(part.params, part.config, setting.array(given("tokens/ids")))
     yield "text_encoder/context", to_host(hidden)
+    yield "text_encoder/pooled", to_host(pooled)
 
 
 def schedule(setting: Setting, given: Given) -> Made:
