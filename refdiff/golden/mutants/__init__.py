@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
-from refdiff.golden.mutants import text_encoder, unet, vae
+from refdiff.golden.mutants import encoder, half, loop, noise, pieces, pixels, state, text_encoder, tokens, unet, vae
 from refdiff.golden.mutants.kind import Mutant, Site, Variant
 
-CODE = (text_encoder, unet, vae)
+CODE = (tokens, text_encoder, unet, vae, half, pixels, loop, noise, state, encoder, pieces)
 
 
 @cache

@@ -52,7 +52,7 @@ def whole_times(t: Any, **constants: Any) -> Any:
 
 def rounded_times(t: Any, **constants: Any) -> Any:
     """Times as bfloat16 holds them."""
-    return ops.timestep_embedding(_bfloat16(t), **constants)
+    return ops.timestep_embedding(bfloat16(t), **constants)
 
 
 def half_times(t: Any, **constants: Any) -> Any:
@@ -60,7 +60,8 @@ def half_times(t: Any, **constants: Any) -> Any:
     return ops.timestep_embedding(t.astype("float16").astype(t.dtype), **constants)
 
 
-def _bfloat16(t: Any) -> Any:
+def bfloat16(t: Any) -> Any:
+    """The numbers as bfloat16 holds them, ties upwards."""
     bits = t.astype("float32").view("uint32")
     return ((bits + 0x8000) & 0xFFFF0000).astype("uint32").view("float32").astype(t.dtype)
 
@@ -81,13 +82,17 @@ def grouped(x: Any, weight: Any, bias: Any, *, groups: int, eps: float, how: str
     return normal.reshape(x.shape) * weight[:, None, None] + bias[:, None, None]
 
 
-def group_norms(**changed: Any) -> list[Change]:
-    """Every GroupNorm with other constants."""
-    norm, fused = with_constants(ops.group_norm, **changed), with_constants(ops.group_norm_silu, **changed)
+def norms(norm: Any, fused: Any) -> list[Change]:
+    """Another GroupNorm everywhere, and another that SiLU follows."""
     return [
         (transformer, "group_norm", norm), (vae, "group_norm", norm), (unet, "group_norm_silu", fused),
         (vae, "group_norm_silu", fused),
     ]  # fmt: skip
+
+
+def group_norms(**changed: Any) -> list[Change]:
+    """Every GroupNorm with other constants."""
+    return norms(with_constants(ops.group_norm, **changed), with_constants(ops.group_norm_silu, **changed))
 
 
 def odd_group_norms(how: str) -> list[Change]:
@@ -99,10 +104,7 @@ def odd_group_norms(how: str) -> list[Change]:
     def fused(x: Any, weight: Any, bias: Any, *, groups: int, eps: float) -> Any:
         return ops.silu(norm(x, weight, bias, groups=groups, eps=eps))
 
-    return [
-        (transformer, "group_norm", norm), (vae, "group_norm", norm), (unet, "group_norm_silu", fused),
-        (vae, "group_norm_silu", fused),
-    ]  # fmt: skip
+    return norms(norm, fused)
 
 
 def half_the_groups(site: Site) -> list[Change]:
@@ -111,10 +113,7 @@ def half_the_groups(site: Site) -> list[Change]:
     def norm(op: Any) -> Any:
         return lambda *args, groups, eps: op(*args, groups=max(groups // 2, 1), eps=eps)
 
-    return [
-        (transformer, "group_norm", norm(ops.group_norm)), (vae, "group_norm", norm(ops.group_norm)),
-        (unet, "group_norm_silu", norm(ops.group_norm_silu)), (vae, "group_norm_silu", norm(ops.group_norm_silu)),
-    ]  # fmt: skip
+    return norms(norm(ops.group_norm), norm(ops.group_norm_silu))
 
 
 def layer_norms(norm: Any) -> list[Change]:

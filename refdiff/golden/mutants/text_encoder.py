@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -94,6 +94,15 @@ def positions_from_one(table: Any, ids: Any) -> Any:
     return ops.embedding(table, array_module(ids).minimum(ids + 1, len(table) - 1) if ids.ndim == 1 else ids)
 
 
+def pooling(row: Callable[[Any, Any], Any]) -> Change:
+    """The pooled vector as row(ids [B,T], the configuration) says.  Shapes: -> [B] places"""
+
+    def pooled(x: Any, ids: Any, config: Any) -> Any:
+        return x[array_module(x).arange(len(x)), row(ids, config)]
+
+    return clip_text, "_pooled", pooled
+
+
 VARIANTS: Variants = {
     "te-gelu-for-quickgelu": {
         "erf": patched((clip_text, "ACTIVATIONS", {"quick_gelu": ops.gelu, "gelu": ops.gelu})),
@@ -121,5 +130,11 @@ VARIANTS: Variants = {
     },
     "uncond-zeros": {"zeros": zero_negative},
     "cfg-pooled-swap": {"context": swapped_texts},
+    "te-pool-argmax": {
+        "largest id": patched(pooling(lambda ids, config: ids.argmax(axis=1))),
+        "end token 2": patched(pooling(lambda ids, config: (ids == 2).argmax(axis=1))),
+        "last row": patched(pooling(lambda ids, config: 0 * ids[:, 0] - 1)),
+        "first row": patched(pooling(lambda ids, config: 0 * ids[:, 0])),
+    },
     "te-position-offset": {"one": patched((clip_text, "embedding", positions_from_one))},
 }
