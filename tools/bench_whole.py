@@ -83,18 +83,26 @@ def draw_small(command: list[str]) -> list[str]:
     return [*command[:at], "--steps", "1", "-o", command[-1]]
 
 
+# A process is counted with what its parent had in memory when it was started, so a small one starts it and is asked.
+STARTER = """
+import resource, subprocess, sys
+code = subprocess.call([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL)
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)  # Linux counts it in KiB
+"""
+
+
 def run(command: list[str]) -> tuple[float, int]:
     """Seconds and bytes of a process.  Raises: SystemExit where it fails"""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    begin = time.perf_counter()
     env = {**os.environ, "PYTHONPATH": path}
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    begin = time.perf_counter()
+    starter = [sys.executable, "-S", "-c", STARTER, *command]
+    told = subprocess.run(starter, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
     seconds = time.perf_counter() - begin
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}; what it says is above")
-    return seconds, usage.ru_maxrss * 1024  # Linux counts it in KiB
+    code, peak = map(int, told.split())
+    if code:
+        raise SystemExit(f"{' '.join(command)} ended with {code}; what it says is above")
+    return seconds, peak
 
 
 def growth(options: argparse.Namespace) -> list[dict]:
