@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from refdiff.cli.lazy import LazyGroup
 from refdiff.cli.pictures import announce_compilation, output_files, progress_bar, save_png, save_step
 
 DONE, NO, WRONG, INTERRUPTED = 0, 1, 2, 3
@@ -64,10 +65,14 @@ def _complain(message: str) -> int:
     return WRONG
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=LazyGroup,
+    modules=("refdiff.cli.golden",),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(package_name="refdiff", prog_name="refdiff")
 def refdiff() -> None:
-    """Stable Diffusion written out in NumPy: draw, inspect, train.
+    """Stable Diffusion written out in NumPy: draw, inspect, train, and find the bug of a port.
 
     Example: refdiff generate "a large red circle on a yellow background" -o out.png
     """
@@ -326,24 +331,7 @@ def bench(**options: Any) -> int:
     return DONE
 
 
-class LazyGroup(click.Group):
-    """A group whose commands stand in a module that is imported only when one of them is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of the commands."""
-        return sorted(self._commands())
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The command of that name."""
-        return self._commands().get(name)
-
-    def _commands(self) -> dict[str, click.Command]:
-        from refdiff.cli.train import COMMANDS
-
-        return COMMANDS
-
-
-@refdiff.group(cls=LazyGroup)
+@refdiff.group(cls=LazyGroup, modules=("refdiff.cli.train",))
 def train() -> None:
     """Train a small model from nothing: first `vae`, then `unet` on the latents of that autoencoder.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,7 +37,9 @@ class Measure:
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor of a comparison. `added` is the error that its own stage made of their inputs, where a model told it."""
+    """One tensor of a comparison. `added` is the error that its own part made of their inputs, where a model told it, and
+    `inherited` the error of what our part makes of them.
+    """
 
     name: str
     outcome: str
@@ -46,6 +48,7 @@ class Row:
     added: float | None = None
     bound: float | None = None
     note: str = ""
+    inherited: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,28 @@ class Report:
         return sum(row.outcome == outcome for row in self.rows)
 
 
-def compare(theirs: Trace, golden: Trace, *, added: Mapping[str, float] | None = None) -> Report:
+def compare(
+    theirs: Trace,
+    golden: Trace,
+    *,
+    added: Mapping[str, float] | None = None,
+    inherited: Mapping[str, float] | None = None,
+) -> Report:
     """Walk the golden tensors in their order.
 
-    `added`: for tensors of which it is known, the relative error that their own stage added (`golden.added`); a tensor of which
-    it is known is judged by that alone, any other by its whole error.
+    `added`: for tensors of which it is known, the relative error that their own part added (`golden.added`); a tensor of which
+    it is known is judged by that alone, any other by its whole error. `inherited` is only told. A tensor that is not there is
+    unsupported where their manifest lists it so, else missing.
     """
+    added, inherited = added or {}, inherited or {}
     rows = []
+    unsupported = frozenset(theirs.manifest.get("unsupported", ()))
     for name, want in golden.tensors.items():
         if name not in theirs.tensors:
-            rows.append(Row(name, MISSING))
+            rows.append(Row(name, UNSUPPORTED if name in unsupported else MISSING))
             continue
-        rows.append(_row(name, theirs, want, golden, None if added is None else added.get(name)))
+        row = _row(name, theirs, want, golden, added.get(name))
+        rows.append(replace(row, inherited=inherited.get(name)))
     return Report(tuple(rows), tuple(name for name in theirs.tensors if name not in golden.tensors))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from refdiff.errors import BadRequest
 from refdiff.golden import mutants
-from refdiff.golden.added import belongs, forced, given
+from refdiff.golden.added import belongs, forced, given, relative_errors
 from refdiff.golden.compare import Report, aligned, compare, relative
 from refdiff.golden.fingerprints import fingerprints
 from refdiff.golden.format import Trace
@@ -80,7 +80,7 @@ def diagnose(setting: Setting, theirs: Trace, golden: Trace, *, most: int = 3) -
 
     Raises: BadRequest where the golden trace is of another model
     """
-    theirs = aligned(theirs, golden)
+    as_given, theirs = theirs, aligned(theirs, golden)
     first: Report | None = None
     findings: list[Finding] = []
     causes: list[tuple[Mutant, Variant]] = []
@@ -88,7 +88,8 @@ def diagnose(setting: Setting, theirs: Trace, golden: Trace, *, most: int = 3) -
         with ExitStack() as stack:
             changed = _with(setting, causes, "", stack)
             ours = forced(changed, theirs, golden)
-        report = compare(theirs, golden, added=_errors(theirs, ours))
+        added = relative_errors(theirs.tensors, ours)
+        report = compare(as_given, golden, added=added, inherited=relative_errors(ours, golden.tensors))
         first = first or report
         wrong = report.first_wrong
         if wrong is None or (findings and wrong.name == findings[-1].tensor):
@@ -101,10 +102,6 @@ def diagnose(setting: Setting, theirs: Trace, golden: Trace, *, most: int = 3) -
         causes += [(m, m.variants[v]) for m, v in zip(cause.mutants, cause.variants, strict=True)]
     assert first is not None
     return Diagnosis(first, tuple(findings))
-
-
-def _errors(theirs: Trace, ours: dict[str, np.ndarray]) -> dict[str, float]:
-    return {name: relative(x, ours[name]) for name, x in theirs.tensors.items() if name in ours and x.shape == ours[name].shape}
 
 
 def apart(x: np.ndarray, y: np.ndarray) -> float:
@@ -195,7 +192,7 @@ class Trial:
         made = self.run(bugs, until=None)
         if self.stage.name == "schedule":
             made |= replace(self, stage=next(s for s in stages_of(self.setting) if s.name == "loop")).run(bugs, until=None)
-        errors = _errors(self.theirs, made).values()
+        errors = relative_errors(self.theirs.tensors, made).values()
         return sum(math.log10(max(error, 1e-7)) for error in errors if math.isfinite(error))
 
     def run(self, bugs: Sequence[tuple[Mutant, Variant]], *, until: str | None) -> dict[str, np.ndarray]:

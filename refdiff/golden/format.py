@@ -10,23 +10,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from refdiff.checkpoints.header import read_header
 from refdiff.checkpoints.tensor_file import read_safetensors, write_safetensors
 from refdiff.errors import BadRequest
+from refdiff.golden.manifest import FORMAT_VERSION, parse_manifest
 
-FORMAT_VERSION = "1.0.0"  # semantic: a new first number is another layout
 NAME = re.compile(r"[A-Za-z0-9_.+-]+(/[A-Za-z0-9_.+-]+)*")
-LARGEST = 64 << 30  # bytes that a file may say it holds
 KINDS = "biuf"  # of the numbers that a tensor may hold
+WIDEST = 8  # bytes of one of them
+PACKED = 20  # times its own size a .npz may unpack to, or to SMALL bytes
+SMALL = 1 << 30
+
+# What NumPy raises for a .npy that is not one.
+UNSOUND = (ValueError, OSError, EOFError, MemoryError, OverflowError, SyntaxError, RecursionError, TypeError, tokenize.TokenError)
 
 
 @dataclass(frozen=True)
@@ -41,27 +49,36 @@ class Trace:
         return self.manifest.get("tensors", {}).get(name, {})
 
 
-def read_trace(path: Path | str) -> Trace:
+def read_trace(path: Path | str, *, rename: Mapping[str, str] | None = None) -> Trace:
     """A .safetensors or .npz file, or a folder of .npy; large tensors stay on the disk until they are looked at.
 
+    `rename`: the golden name of each of their names that is another one.
     Raises: BadRequest, in one line, for what is not there, is none of these, is damaged, or holds what no trace may
     """
-    path = Path(path)
+    path, rename = Path(path), rename or {}
     if path.is_dir():
-        return Trace(_folder(path))
+        return Trace(_named(path, _folder(path), rename))
     if not path.is_file():
         raise BadRequest(f"{path}: there is no such file or folder")
     if path.suffix == ".npz":
-        return Trace(_zipped(path))
+        return Trace(_named(path, _zipped(path), rename))
     if path.suffix != ".safetensors":
         raise BadRequest(f"{path}: a trace is a .safetensors, a .npz or a folder of .npy")
-    manifest = _manifest(path, read_header(path).metadata.get("refdiff"))
+    manifest = parse_manifest(path, read_header(path).metadata.get("refdiff"))
     tensors = read_safetensors(path)
-    _check_names(path, tensors)
     order = manifest.get("order", sorted(tensors))
     if sorted(order) != sorted(tensors):
         raise BadRequest(f"{path}: its manifest is of other tensors than the file: record it again")
-    return Trace({name: tensors[name] for name in order}, manifest)
+    return Trace(_named(path, {name: tensors[name] for name in order}, rename), manifest)
+
+
+def _named(path: Path, tensors: Mapping[str, np.ndarray], rename: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The tensors under their golden names."""
+    found = {rename.get(name, name): x for name, x in tensors.items()}
+    if len(found) < len(tensors):
+        raise BadRequest(f"{path}: two tensors would have one name: look at the table of names")
+    _check_names(path, found)
+    return found
 
 
 def write_trace(path: Path | str, trace: Trace) -> None:
@@ -113,23 +130,6 @@ def verify(trace: Trace) -> list[str]:
     return found
 
 
-def _manifest(path: Path, text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    try:
-        manifest = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"{path}: its manifest is not JSON") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("tensors"), dict):
-        raise BadRequest(f"{path}: its manifest does not say which tensors there are")
-    if not isinstance(manifest.get("order"), list) or not all(isinstance(name, str) for name in manifest["order"]):
-        raise BadRequest(f"{path}: its manifest does not say in which order its tensors were made")
-    version = str(manifest.get("format_version"))
-    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        raise BadRequest(f"{path}: its format is {version}, this program reads {FORMAT_VERSION}")
-    return manifest
-
-
 def _check_names(path: Path, names: Iterable[str]) -> None:
     for name in names:
         if not NAME.fullmatch(name) or ".." in name.split("/"):
@@ -144,51 +144,63 @@ def _folder(path: Path) -> dict[str, np.ndarray]:
     for file in files:
         if file.is_symlink() or not file.resolve().is_relative_to(path.resolve()):
             raise BadRequest(f"{file}: leads out of the folder")
-        name = file.relative_to(path).with_suffix("").as_posix()
-        _check_names(path, [name])
-        found[name] = _loaded(file, file)
+        if not file.is_file():
+            raise BadRequest(f"{file}: is no file")
+        with file.open("rb") as stream:
+            _check_member(stream, file.stat().st_size, file)
+        found[file.relative_to(path).with_suffix("").as_posix()] = _loaded(file, file)
     return found
 
 
 def _loaded(source: Any, path: Path | str) -> np.ndarray:
-    """One .npy, mapped where it is a file of its own."""
+    """One .npy, mapped where it is a file of its own; its numbers as this machine has them."""
     try:
         x = np.load(source, mmap_mode="r" if isinstance(source, Path) else None, allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError, OverflowError) as error:
-        raise BadRequest(f"{path}: is not a sound .npy: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in KINDS:
-        raise BadRequest(f"{path}: holds no numbers")
-    return x
+    except UNSOUND as error:
+        raise BadRequest(f"{path}: is not a sound .npy: {_short(error)}") from error
+    return x.astype(x.dtype.newbyteorder("="), copy=False)
 
 
 def _zipped(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
-            _check_names(path, [member.filename.removesuffix(".npy") for member in members])
-            if len({member.filename for member in members}) != len(members):
+            size = sum(member.file_size for member in members)
+            if size > max(SMALL, PACKED * path.stat().st_size):
+                raise BadRequest(f"{path}: says that it unpacks to {size} bytes: save it without compression")
+            names = [member.filename.removesuffix(".npy") for member in members]
+            if len(set(names)) != len(names):
                 raise BadRequest(f"{path}: holds a name twice")
-            if sum(member.file_size for member in members) > LARGEST:
-                raise BadRequest(f"{path}: says that it holds more than {LARGEST >> 30} GB")
-            return {member.filename.removesuffix(".npy"): _member(file, member, path) for member in members}
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
-        raise BadRequest(f"{path}: is not a sound .npz: {error}") from error
+            return {name: _member(file, member, path) for name, member in zip(names, members, strict=True)}
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise BadRequest(f"{path}: is not a sound .npz: {_short(error)}") from error
 
 
 def _member(file: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
-    """One tensor, whose header must say as many bytes as the file has, before any room is made for it."""
-    where = f"{path}: {member.filename}"
+    where = f"{path}: {member.filename[:80]!r}"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BadRequest(f"{where}: is packed in a way that NumPy does not write")
     with file.open(member) as stream:
-        try:
-            version = np.lib.format.read_magic(stream)
-            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = reader(stream)
-        except ValueError as error:
-            raise BadRequest(f"{where}: is not a sound .npy: {' '.join(str(error).split())[:200]}") from error
-        if dtype.kind not in KINDS:
-            raise BadRequest(f"{where}: holds no numbers")
-        size = dtype.itemsize * int(np.prod(shape, dtype=object))
-        if size != member.file_size - stream.tell():
-            raise BadRequest(f"{where}: its header says {size} bytes, the file has {member.file_size - stream.tell()}")
+        _check_member(stream, member.file_size, where)
     with file.open(member) as stream:
         return _loaded(stream, where)
+
+
+def _check_member(stream: IO[bytes], size: int, where: Path | str) -> None:
+    """A header must say numbers, and as many bytes as there are, before any room is made for them."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = reader(stream)
+    except UNSOUND as error:
+        raise BadRequest(f"{where}: is not a sound .npy: {_short(error)}") from error
+    if dtype.kind not in KINDS or dtype.itemsize > WIDEST:
+        raise BadRequest(f"{where}: holds {str(dtype)[:40]}: save whole or real numbers of at most 64 bits")
+    said, there = dtype.itemsize * math.prod(shape), size - stream.tell()
+    if said != there or any(n < 0 for n in shape):
+        raise BadRequest(f"{where}: its header says {str(shape)[:80]}, {dtype}, which is not the {there} bytes that follow")
+
+
+def _short(error: BaseException) -> str:
+    """An error's text as a part of one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

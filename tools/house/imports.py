@@ -24,7 +24,8 @@ TABLE: dict[str, set[str]] = {
     "pipelines.load": {"pipelines", "checkpoints", "text", "core", "kernels", "xp"},  # where kernels are switched on
     "training": {"models", "diffusion", "checkpoints", "text", "ops", "core", "xp"},
     "golden": BELOW_PIPELINES | {"pipelines"},
-    "golden.format": {"checkpoints", "xp"},  # whose reader of safetensors needs NumPy alone
+    "golden.format": {"golden.manifest", "checkpoints", "xp"},  # whose reader of safetensors needs NumPy alone
+    "golden.manifest": {"checkpoints"},
     "golden.compare": {"golden.format", "xp"},
     "report": {"golden.format", "golden.compare"},
     "kernels": {"ops", "core", "xp"},
