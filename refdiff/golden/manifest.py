@@ -18,7 +18,7 @@ FORMAT_VERSION = "1.0.0"  # semantic: a new first number is another layout
 # What a run may be asked for; nothing that names a file.
 INPUTS = {
     "prompt", "negative_prompt", "steps", "sampler", "guidance", "guidance_rescale", "guidance_interval", "seed", "rng", "width",
-    "height", "eta", "timesteps", "sigmas",
+    "height", "eta", "timesteps", "sigmas", "extras",
 }  # fmt: skip
 
 
@@ -55,6 +55,8 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     inputs = manifest.get("inputs", {"prompt": "", "negative_prompt": ""})
     if not isinstance(inputs, dict) or not {"prompt", "negative_prompt"} <= set(inputs):
         yield "does not say which prompts its run had"
+    elif not _are_texts(inputs.get("extras", [])):
+        yield "asks for extras that are no list of names"
     elif not set(inputs) <= INPUTS:
         yield f"asks for {min(set(inputs) - INPUTS)[:40]!r}, which no trace is made with"
     model = manifest.get("model", {})

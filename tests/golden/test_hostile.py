@@ -214,6 +214,7 @@ BAD_MANIFESTS = {
     "a bound that is none": manifest(tensors={"a": {"bounds": {"float32": {"added": "big"}}}}),
     "a path": manifest(inputs={"prompt": "", "negative_prompt": "", "image": "../../picture.png"}),
     "no prompt": manifest(inputs={}),
+    "extras of numbers": manifest(inputs={"prompt": "", "negative_prompt": "", "extras": 3}),
     "a model of numbers": manifest(model={"name": 3}),
     "unsupported of numbers": manifest(unsupported=[3]),
     "deep": '{"a":' + "[" * 50_000,
