@@ -7,11 +7,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
+from refdiff.golden.added import added_errors
 from refdiff.golden.capture import Captured, capture
+from refdiff.golden.compare import aligned
 from refdiff.golden.format import Trace
+from refdiff.golden.stages import Setting
+from refdiff.golden.tolerance import LEAST, bounds
 from tests.parity.upstream import exact_sinusoids
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -46,3 +51,14 @@ def options_of(inputs: Mapping[str, Any]) -> dict[str, Any]:
     words = {"steps": "num_inference_steps", "guidance": "guidance_scale", "width": "width", "height": "height", "eta": "eta"}
     generators = [torch.Generator().manual_seed(seed) for seed in inputs["seed"]]
     return {"generator": generators, **{theirs: inputs[ours] for ours, theirs in words.items() if ours in inputs}}
+
+
+def bounded(golden: Trace, truth: Setting, honest: Trace) -> Trace:
+    """The golden trace with float32 bounds that go by the spread of an honest run."""
+    errors = added_errors(truth, aligned(honest, golden), golden)
+    tensors = {
+        name: {"bounds": {"float32": bounds(max(error, LEAST["float32"]), {})}}
+        for name, error in errors.items()
+        if honest.tensors[name].dtype == np.float32
+    }
+    return Trace(golden.tensors, {**golden.manifest, "tensors": tensors})

@@ -1,4 +1,4 @@
-"""Golden traces with diffusers as the other program: filled by it, and no tensor of an honest run fails.
+"""Golden traces with diffusers as the other program: filled by it; what is broken in its own modules is named.
 
 Measured: float64 layers within 2e-15 of refdiff's; float32 ones within 5e-6 (the sinusoids of the time), the others 2e-6.
 """
@@ -13,11 +13,13 @@ import refdiff
 from refdiff.checkpoints.synthetic import write_synthetic
 from refdiff.golden.added import added_errors
 from refdiff.golden.compare import MISSING, aligned, compare
+from refdiff.golden.diagnosis import diagnose
 from refdiff.golden.recording import record
 from refdiff.golden.stages import Setting
 from refdiff.text import Tokenizer
 from refdiff.weights_path import weights_dir
-from tests.parity.golden import captured, opened
+from tests.parity.broken import BUGS
+from tests.parity.golden import bounded, captured, opened
 
 ASKED = {
     "prompt": "a large red circle on a yellow background",
@@ -71,3 +73,24 @@ def test_every_tensor_of_upstream_is_golden(folder, truth, precision):
     assert all(row.kind == precision for row in layers)
     if precision == "float32":
         assert told(report) == []
+
+
+@pytest.fixture(scope="module")
+def bounded_truth(truth, folder) -> tuple:
+    """What is asked of the tiny model, and its golden trace with bounds that go by diffusers' own run."""
+    pipe, golden = truth
+    setting = Setting.of(pipe, golden.manifest["inputs"])
+    return setting, bounded(golden, setting, captured(opened(folder, "float32"), golden, calls=(0,)))
+
+
+@pytest.mark.parametrize("folder", ["tiny"], indirect=True)
+@pytest.mark.parametrize("name", BUGS)
+def test_a_bug_in_upstreams_modules_is_named(folder, bounded_truth, name):
+    """None of these is made by the text of a mutant: diffusers' and transformers' own modules are broken."""
+    setting, golden = bounded_truth
+    pipe = opened(folder, "float32")
+    with BUGS[name].broken(pipe):
+        theirs = captured(pipe, golden, calls=(0,))
+    finding = diagnose(setting, theirs, golden).findings[0]
+    assert finding.cause is not None, (finding.tensor, finding.added, finding.suspects[:3])
+    assert finding.cause.mutants[0].id == BUGS[name].id, finding.suspects[:3]

@@ -61,9 +61,9 @@ def half_times(t: Any, **constants: Any) -> Any:
 
 
 def bfloat16(t: Any) -> Any:
-    """The numbers as bfloat16 holds them, ties upwards."""
+    """The numbers as bfloat16 holds them, ties to even."""
     bits = t.astype("float32").view("uint32")
-    return ((bits + 0x8000) & 0xFFFF0000).astype("uint32").view("float32").astype(t.dtype)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype("uint32").view("float32").astype(t.dtype)
 
 
 def grouped(x: Any, weight: Any, bias: Any, *, groups: int, eps: float, how: str) -> Any:

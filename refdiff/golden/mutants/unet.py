@@ -48,6 +48,11 @@ def missing_crop(x: Any, *, height: int, width: int) -> Any:
     return x[:, :, -height:, -width:]
 
 
+def unchanged(x: Any, *, height: int, width: int) -> Any:
+    """No upsampling; what is cut to the skip's size after it is left to do it."""
+    return x
+
+
 VARIANTS: Variants = {
     "temb-flip": {"swapped": patched((unet, "timestep_embedding", changes.swapped_halves))},
     "temb-shift": {"other": patched((unet, "timestep_embedding", changes.shifted))},
@@ -85,7 +90,10 @@ VARIANTS: Variants = {
     "te-quickgelu-in-geglu": {"quick": patched((transformer, "geglu", changes.quick_geglu))},
     "skip-add": {"order": patched((unet, "concatenate", changes.skip_first))},
     "up-size": {"other side": patched((unet, "crop", missing_crop))},
-    "up-mode": {"bilinear": patched((unet, "upsample_nearest", changes.bilinear), (vae, "upsample_nearest", changes.bilinear))},
+    "up-mode": {
+        "bilinear": patched((unet, "upsample_nearest", changes.bilinear), (vae, "upsample_nearest", changes.bilinear)),
+        "bilinear to the skip's size": patched((unet, "upsample_nearest", unchanged), (unet, "crop", changes.bilinear)),
+    },
     "unet-down-pad": {"one side": patched((unet, "conv2d", changes.one_sided))},
     "proj-linear-conv": {"reshape": patched((transformer, "tokens", unmoved_tokens))},
     "w-square-T": {"this layer": by_site(changes.w_square), "every square layer": by_site(changes.w_all_square)},
