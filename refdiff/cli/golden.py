@@ -50,12 +50,14 @@ def report_options(command: Any) -> Any:
 @click.option("--detail", default="blocks", show_default=True, help="steps, blocks or layers: which tensors are kept.")
 @click.option("--at", default="0", show_default=True, help="The calls of the U-Net that are kept: 0,5.")
 @click.option("--dtype", default="float64", show_default=True, help="float64, the truth, or float32.")
+@click.option("--bounds", is_flag=True, help="Measure a bound for every tensor: what right programs add, what the bugs do.")
 def trace(prompt: str, negative: str, output: Path, **options: Any) -> int:
     """Draw a picture and keep what every part of the model makes, as golden tensors for other programs.
 
     Example: refdiff trace --prompt "a red circle" --steps 2 -o golden.safetensors
     """
     from refdiff import load
+    from refdiff.errors import BadRequest
     from refdiff.golden.format import write_trace
     from refdiff.golden.recording import record
 
@@ -63,10 +65,26 @@ def trace(prompt: str, negative: str, output: Path, **options: Any) -> int:
     check_output(output, ".safetensors")
     pipe = load(options["model"], dtype=options["dtype"], kernels=kernels_of(options["dtype"]))
     given = {key: value for key, value in chosen.items() if value is not None}
-    made = record(pipe, prompt, negative, detail=options["detail"], at=calls_of(options["at"]), **given)
+    if options["bounds"] and options["dtype"] != "float64":
+        raise BadRequest("--bounds are measured from the truth: leave --dtype float64")
+    at = calls_of(options["at"])
+    made = record(pipe, prompt, negative, detail=options["detail"], at=at, **given)
+    if options["bounds"]:
+        click.echo("refdiff: measuring the bounds, with every known bug in turn (a minute or more)", err=True)
+        made = bounded(pipe, made, detail=options["detail"], at=at)
     write_trace(output, made)
     click.echo(f"{output}: {len(made.tensors)} tensors, {output.stat().st_size / 1e6:.1f} MB")
     return DONE
+
+
+def bounded(pipe: Any, made: Any, *, detail: str, at: Any) -> Any:
+    """The trace with the bounds of every tensor in its manifest."""
+    import refdiff.kernels.cpu  # noqa: F401 - one of the right programs
+    from refdiff.golden.stages import Setting
+    from refdiff.golden.tolerance import honest_traces, with_bounds
+
+    inputs = made.manifest["inputs"]
+    return with_bounds(made, Setting.of(pipe, inputs), honest_traces(pipe, inputs, detail=detail, at=at))
 
 
 @click.command()

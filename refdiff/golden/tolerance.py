@@ -21,7 +21,7 @@ from refdiff.golden import mutants
 from refdiff.golden.added import added_errors, belongs
 from refdiff.golden.compare import relative
 from refdiff.golden.format import Trace
-from refdiff.golden.mutants.kind import Site, kind_of_stage, standing
+from refdiff.golden.mutants.kind import NOT_HERE, Site, kind_of_stage, standing
 from refdiff.golden.recording import record
 from refdiff.golden.stages import Setting, run_stage, stages_of
 from refdiff.pipelines.text_to_image import Pipeline
@@ -72,7 +72,7 @@ def effects_of(golden: Trace, truth: Setting) -> dict[str, dict[str, float]]:
                         made = run_stage(
                             setting, stage, golden.tensors.__getitem__, replaced=golden.tensors, know=None, until=None
                         )
-                    except (ValueError, IndexError, ZeroDivisionError):
+                    except NOT_HERE:
                         continue
                 for tensor, x in made.items():
                     want = golden.tensors.get(tensor)

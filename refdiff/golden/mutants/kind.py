@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from refdiff.core.params import Params
+from refdiff.errors import BadRequest
 from refdiff.golden.stages import Setting
 from refdiff.ops import linear
 from refdiff.pipelines.text_to_image import Component
@@ -27,6 +28,7 @@ class Site:
 
 
 Variant = Callable[[Site], AbstractContextManager[Setting]]
+NOT_HERE = (ValueError, IndexError, KeyError, ZeroDivisionError, BadRequest)  # what a bug raises that cannot be in a setting
 Variants = Mapping[str, Mapping[str, Variant]]  # by the bug's id, then by the variant's name
 Change = tuple[Any, str, Any]  # (module, attribute, what stands there instead)
 
