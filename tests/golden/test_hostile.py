@@ -7,7 +7,10 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,8 +118,15 @@ def test_a_folder_that_leads_out_is_refused(tmp_path):
     (tmp_path / "theirs" / "y").symlink_to(tmp_path / "out")
     refused(tmp_path / "theirs")
     (tmp_path / "theirs" / "y").unlink()
-    os.mkfifo(tmp_path / "theirs" / "x.npy")  # reading it would wait for ever
-    assert "is no file" in refused(tmp_path / "theirs")
+
+
+def test_what_would_never_end_is_refused(tmp_path):
+    """In a process of its own, which a reader that waits for ever cannot keep."""
+    os.mkfifo(tmp_path / "x.npy")
+    code = "import sys; from refdiff.golden import read_trace; read_trace(sys.argv[1])"
+    where = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    run = [sys.executable, "-c", code, str(tmp_path)]
+    assert "is no file" in subprocess.run(run, env=where, capture_output=True, text=True, timeout=120).stderr
 
 
 def zipped(path, name="x.npy", data=None, packed=zipfile.ZIP_DEFLATED, times=1):
