@@ -18,3 +18,18 @@ settings.load_profile("refdiff")
 
 # The simulated device reads its rules from CuPy, which has no build for macOS.
 collect_ignore = ["device"] if sys.platform == "darwin" else []
+
+
+def pytest_addoption(parser):
+    """The mode in which every op of the suite runs that does not choose one itself."""
+    parser.addoption("--kernels", choices=["spec", "fast"], help="run the suite in this mode (what a test chooses, it keeps)")
+
+
+def pytest_configure(config):
+    """Register the kernels and choose the mode, where one is asked for."""
+    chosen = config.getoption("--kernels")
+    if chosen is not None:
+        import refdiff.kernels.cpu  # noqa: F401 (the mode "fast")
+        from refdiff.core import primitive
+
+        primitive.set_mode(chosen)

@@ -21,6 +21,13 @@ from refdiff.core.tape import Variable, value_and_grad
 from refdiff.errors import BadRequest
 
 
+@pytest.fixture(autouse=True)
+def the_specification_first():
+    """Whatever mode the suite runs in."""
+    with mode("spec"):
+        yield
+
+
 def double_vjp(g, out, x, *, times):
     """The rule of `double`."""
     return (g * 2.0 * times,)
