@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from refdiff.core import primitive
+from refdiff.core.primitive import get_mode
 from refdiff.errors import BadRequest
 from refdiff.training.loop import STATE_FILE, State, loss_and_gradient, save_state, step_random, write_atomically
 from tests.training.examples import PARTS, SETTINGS, TASKS, UNET_TASK, VAE_TASK, Blocks, go_on, last, same_bits
@@ -80,8 +81,11 @@ def test_fast_kernels_resume_too(name, whole, tmp_path):
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
+import refdiff.kernels.cpu
+from refdiff.core import primitive
 from tests.training.examples import VAE_TASK, go_on
 
+primitive.set_mode(sys.argv[5])
 folder, steps, moment, number = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 calls = 0
 
@@ -115,7 +119,8 @@ def start(tmp_path):
     started = []
 
     def call(steps: int, moment: str, number: int) -> subprocess.Popen:
-        command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "run"), str(steps), moment, str(number)]
+        told = [str(tmp_path / "run"), str(steps), moment, str(number), get_mode()]
+        command = [sys.executable, str(tmp_path / "script.py"), *told]
         started.append(subprocess.Popen(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True))
         return started[-1]
 
