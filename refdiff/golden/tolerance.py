@@ -98,8 +98,17 @@ def honest_traces(pipe: Pipeline, inputs: Mapping[str, Any], *, detail: str, at:
     for kind, near in HALVES.items():
         with standing([(primitive.Primitive, "compute", computing(near))]):
             trace = run("spec", near)
-        found[kind] = [Trace({name: near(x) if x.dtype.kind == "f" else x for name, x in trace.tensors.items()})]
+        found[kind] = [narrowed_trace(trace, near)]
     return found
+
+
+def narrowed_trace(trace: Trace, near: Callable[[np.ndarray], np.ndarray]) -> Trace:
+    """A trace as a program gives it that keeps pictures and what networks compute in a half precision, but no tables or times."""
+
+    def kept(name: str) -> bool:
+        return name.startswith(("schedule/", "tokens/", "noise/")) or name.endswith("/time")
+
+    return Trace({name: x if kept(name) or x.dtype.kind != "f" else near(x) for name, x in trace.tensors.items()})
 
 
 def _with_params(part: Any, narrowed: Callable[[np.ndarray], np.ndarray]) -> Any:
