@@ -158,3 +158,13 @@ def test_errors_beside_nothing():
     assert (relative(zero, zero), relative(x, zero), relative(zero, x)) == (0.0, math.inf, 1.0)
     assert relative(np.full(3, np.nan), x) == math.inf
     assert measured(np.zeros((0, 2)), np.zeros((0, 2))).relative == 0.0
+
+
+def test_one_wrong_id_fails_whatever_its_type():
+    ids = np.arange(154).reshape(2, 77) + 49000
+    wrong = ids.copy()
+    wrong[1, 5] += 1
+    golden = Trace({"tokens/ids": ids})
+    for dtype in (np.int64, np.int32, np.float32, np.float64):
+        assert compare(Trace({"tokens/ids": ids.astype(dtype)}), golden).passed
+        assert not compare(Trace({"tokens/ids": wrong.astype(dtype)}), golden).passed
