@@ -296,6 +296,10 @@ def samplers() -> int:
 @click.option("--profile", default="sd15-text-to-image", show_default=True, help="The cases that a port must pass to claim it.")
 @click.option("--level", multiple=True, type=click.Choice(["L0", "L1", "L2", "L3", "L4", "L5"]), help="These levels alone.")
 @click.option("--outputs", type=click.Path(path_type=Path), help="Judge a folder: ID.safetensors, ID.npz or ID/*.npy a case.")
+@click.option("--runner", metavar="COMMAND", help="Judge a program that answers as docs/golden/protocol.md says.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Its seconds a case."
+)
 @click.option("--export", type=click.Path(path_type=Path), help="Write the inputs of the cases to a folder.")
 @click.option("--self", "own", type=click.Choice(["spec", "fast"]), help="Judge refdiff itself, by that kind of kernels.")
 @click.option("--json", type=click.Path(path_type=Path), help="Write the results to a file.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -19,24 +20,49 @@ PASS, FAIL = "pass", "fail"
 
 
 def conformance(options: dict[str, Any]) -> int:
-    """Judge one of: a folder of outputs, our own text; or write the inputs."""
+    """Judge one of: a folder of outputs, a port that is asked, our own text; or write the inputs."""
     from refdiff.errors import BadRequest
     from refdiff.golden import suite
 
     cases = suite.chosen(options["profile"], options["level"])
     if not cases:
         raise BadRequest(f"the profile {options['profile']} has no cases of {', '.join(options['level'])}")
-    asked = [name for name in ("export", "outputs", "own") if options[name] is not None]
+    asked = [name for name in ("export", "outputs", "runner", "own") if options[name] is not None]
     if len(asked) != 1:
-        raise BadRequest("give one of --outputs FOLDER (judge a port), --export FOLDER (its inputs), --self spec|fast (our own)")
+        ways = '--outputs FOLDER or --runner "COMMAND" (judge a port), --export FOLDER (its inputs), --self spec|fast (our own)'
+        raise BadRequest(f"give one of {ways}")
     if options["export"] is not None:
         count = suite.export(cases, options["export"])
         click.echo(f"{options['export']}: the inputs of {count} cases, and cases.json")
         return DONE
-    if options["own"] is None and not options["outputs"].is_dir():
+    return told(list(judged(cases, options)), options)
+
+
+def judged(cases: list[Expected], options: dict[str, Any]) -> Iterator[Result]:
+    """The results of what was asked for.  Raises: BadRequest for a folder or a command that there is not"""
+    from refdiff.errors import BadRequest
+    from refdiff.golden import runner, suite
+
+    if options["own"] is not None:
+        return own(cases, options["own"])
+    if options["runner"] is not None:
+        return runner.run_cases(words(options["runner"]), cases, timeout=options["timeout"])
+    if not options["outputs"].is_dir():
         raise BadRequest(f"{options['outputs']}: there is no such folder")
-    found = suite.results(cases, options["outputs"]) if options["own"] is None else own(cases, options["own"])
-    return told(list(found), options)
+    return suite.results(cases, options["outputs"])
+
+
+def words(command: str) -> list[str]:
+    """The words of a command line.  Raises: BadRequest where there are none, or a quotation has no end"""
+    from refdiff.errors import BadRequest
+
+    try:
+        found = shlex.split(command)
+    except ValueError as error:
+        raise BadRequest(f"--runner {command}: {error}") from error
+    if not found:
+        raise BadRequest("--runner: the command is empty")
+    return found
 
 
 def own(cases: list[Expected], kernels: str) -> Iterator[Result]:

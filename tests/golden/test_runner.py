@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from refdiff.cli import refdiff
 from refdiff.errors import BadRequest
 from refdiff.golden.runner import run_cases
 from refdiff.golden.suite import suite
@@ -56,3 +58,21 @@ def test_what_is_no_runner_is_refused_in_one_line(program):
 def test_a_command_that_is_not_there_is_refused():
     with pytest.raises(BadRequest, match="cannot be started"):
         list(run_cases(["./no-such-program"], [], timeout=5.0))
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [
+        (f"{sys.executable} {{toy}} right", 1, "2 pass, 18 unsupported of 20"),
+        (f"{sys.executable} {{toy}} refuse", 1, "20 fail of 20"),
+        ("./no-such-program", 2, "./no-such-program: cannot be started"),
+        ("", 2, "the command is empty"),
+        ("an 'open quote", 2, "No closing quotation"),
+    ],
+)
+def test_the_command_line_drives_a_port(command, code, told):
+    given = command.format(toy=Path(__file__).parent / "toy_runner.py")
+    result = CliRunner().invoke(refdiff, ["conformance", "--runner", given, "--level", "L0"], standalone_mode=False)
+    output = result.output if result.exception is None else str(result.exception)
+    assert told in output
+    assert (2 if result.exception else result.return_value) == code
