@@ -236,7 +236,9 @@ def summary(title: str, rows: list[dict[str, Any]]) -> str:
 
 def cell(row: dict[str, Any] | None) -> str:
     """The rank of the right name, or why there is none."""
-    if row is None or not row["visible"]:
+    if row is None:
+        return "not run"
+    if not row["visible"]:
         return "not visible"
     if not row["detected"]:
         return "**not seen**"
