@@ -7,10 +7,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from refdiff.core.params import Params
 from refdiff.errors import BadRequest
 from refdiff.golden.stages import Setting
-from refdiff.ops import linear
 from refdiff.pipelines.text_to_image import Component
 
 
@@ -126,13 +124,3 @@ def with_config(part: str, **changed: Any) -> Variant:
         return replace(setting, pipe=replace(setting.pipe, **changes))
 
     return altered(change)
-
-
-def transposed_linear(path: str) -> Callable:
-    """`layers.affine` with the weight of one square layer left as it lay."""
-
-    def affine(p: Params, x: Any) -> Any:
-        weight = p.weight.T if p.path == path and p.weight.shape[0] == p.weight.shape[1] else p.weight
-        return linear(x, weight, p.bias if "bias" in p else None)
-
-    return affine

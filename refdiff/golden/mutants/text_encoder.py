@@ -8,7 +8,7 @@ from typing import Any
 
 from refdiff import ops
 from refdiff.golden.mutants import changes
-from refdiff.golden.mutants.kind import Change, Site, Variants, patched, standing, with_constants
+from refdiff.golden.mutants.kind import Change, Site, Variant, Variants, patched, standing, with_constants
 from refdiff.golden.stages import Setting
 from refdiff.models import clip_text, transformer
 from refdiff.xp import array_module
@@ -61,32 +61,26 @@ def no_final_norm(site: Site) -> Iterator[Setting]:
         yield site.setting
 
 
-@contextmanager
-def zero_negative(site: Site) -> Iterator[Setting]:
-    """The empty text as zeros."""
-    original = clip_text.clip_text
+def texts_as(changed: Callable[[Any, Any], list[Any]]) -> Variant:
+    """Both halves of the encoded texts, the negative prompts' first, as `changed` makes them."""
 
-    def encode(params: Any, config: Any, ids: Any) -> Any:
-        hidden, pooled = original(params, config, ids)
-        half = len(hidden) // 2
-        return array_module(hidden).concatenate([0 * hidden[:half], hidden[half:]]), pooled
+    @contextmanager
+    def variant(site: Site) -> Iterator[Setting]:
+        original = clip_text.clip_text
 
-    with standing([(clip_text, "clip_text", encode)]):
-        yield site.setting
+        def encode(params: Any, config: Any, ids: Any) -> Any:
+            hidden, pooled = original(params, config, ids)
+            half = len(hidden) // 2
+            return array_module(hidden).concatenate(changed(hidden[:half], hidden[half:])), pooled
+
+        with standing([(clip_text, "clip_text", encode)]):
+            yield site.setting
+
+    return variant
 
 
-@contextmanager
-def swapped_texts(site: Site) -> Iterator[Setting]:
-    """The prompts before the negative prompts."""
-    original = clip_text.clip_text
-
-    def encode(params: Any, config: Any, ids: Any) -> Any:
-        hidden, pooled = original(params, config, ids)
-        half = len(hidden) // 2
-        return array_module(hidden).concatenate([hidden[half:], hidden[:half]]), pooled
-
-    with standing([(clip_text, "clip_text", encode)]):
-        yield site.setting
+zero_negative = texts_as(lambda negative, positive: [0 * negative, positive])
+swapped_texts = texts_as(lambda negative, positive: [positive, negative])
 
 
 def positions_from_one(table: Any, ids: Any) -> Any:
