@@ -17,7 +17,7 @@ import numpy as np
 
 from refdiff.golden import mutants
 from refdiff.golden.added import belongs, forced, given, relative_errors
-from refdiff.golden.compare import Report, aligned, compare, relative
+from refdiff.golden.compare import Report, Row, aligned, compare, relative
 from refdiff.golden.fingerprints import fingerprints
 from refdiff.golden.format import Trace
 from refdiff.golden.mutants.kind import NOT_HERE, Mutant, Site, Variant, kind_of_stage
@@ -93,8 +93,8 @@ def diagnose(setting: Setting, theirs: Trace, golden: Trace, *, most: int = 3) -
         wrong = report.first_wrong
         if wrong is None or (findings and wrong.name == findings[-1].tensor):
             break
-        finding = _finding(setting, theirs, golden, ours, wrong.name, causes)
-        findings.append(replace(finding, bound=wrong.bound or 0.0))
+        finding = _finding(setting, theirs, golden, ours, wrong, causes)
+        findings.append(finding)
         if finding.cause is None:
             break
         cause = finding.cause
@@ -120,18 +120,19 @@ def _with(setting: Setting, causes: Sequence[tuple[Mutant, Variant]], tensor: st
     return setting
 
 
-def _finding(setting: Setting, theirs: Trace, golden: Trace, ours: dict[str, np.ndarray], tensor: str, causes: list) -> Finding:
+def _finding(setting: Setting, theirs: Trace, golden: Trace, ours: dict[str, np.ndarray], wrong: Row, causes: list) -> Finding:
     """The cause of one wrong tensor; its place may depend on what is right before it, so the earlier causes stay in."""
+    tensor, bound = wrong.name, wrong.bound or 0.0
     stage = next((stage for stage in stages_of(setting) if belongs(tensor, stage)), None)
     before = apart(theirs.tensors[tensor], ours[tensor]) if tensor in ours else math.inf
     if stage is None:
-        return Finding(tensor, "", before, 0.0, (), ())
+        return Finding(tensor, "", before, bound, (), ())
     trial = Trial(setting, theirs, golden, stage, tensor, tuple(causes), before)
     suspects = sorted(trial.singles(), key=lambda suspect: suspect.after)
     if not suspects or not suspects[0].explains:
         suspects = sorted([*suspects, *trial.pairs(suspects)], key=lambda suspect: suspect.after)
     marks = fingerprints(theirs.tensors[tensor], ours[tensor]) if tensor in ours else ()
-    return Finding(tensor, stage.name, before, 0.0, marks, tuple(trial.settled(suspects)))
+    return Finding(tensor, stage.name, before, bound, marks, tuple(trial.settled(suspects)))
 
 
 @dataclass(frozen=True)

@@ -19,26 +19,25 @@ HOW = {"steps": 2, "width": 32, "height": 24, "seed": 3}
 NETWORKS = ("text_encoder", "unet", "vae")
 
 
+def stored_as(dtype: str, model: Path, folder: Path) -> Path:
+    """A model folder with the weights of another in that dtype."""
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    for name in NETWORKS:
+        config, params = open_component(model, name)
+        save_component(folder, name, config, params, dtype=dtype)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def narrow(tiny_folder, tmp_path_factory) -> Path:
     """The tiny model with its weights as float16."""
-    folder = tmp_path_factory.mktemp("narrow") / "model"
-    shutil.copytree(tiny_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    for name in NETWORKS:
-        config, params = open_component(tiny_folder, name)
-        save_component(folder, name, config, params, dtype="float16")
-    return folder
+    return stored_as("float16", tiny_folder, tmp_path_factory.mktemp("narrow") / "model")
 
 
 @pytest.fixture(scope="module")
 def wide(narrow, tmp_path_factory) -> Path:
     """The same numbers stored as float32."""
-    folder = tmp_path_factory.mktemp("wide") / "model"
-    shutil.copytree(narrow, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    for name in NETWORKS:
-        config, params = open_component(narrow, name)
-        save_component(folder, name, config, params, dtype="float32")
-    return folder
+    return stored_as("float32", narrow, tmp_path_factory.mktemp("wide") / "model")
 
 
 def dtypes(params: Params) -> set[np.dtype]:
