@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
 
 
 def karras(count: int, *, low: float, high: float, rho: float) -> np.ndarray:
@@ -32,7 +31,14 @@ def polyexponential(count: int, *, low: float, high: float, rho: float) -> np.nd
 
 def beta(count: int, *, low: float, high: float, a: float, b: float) -> np.ndarray:
     """The quantiles of a beta distribution.  Shapes: -> [count]  Source: Lee et al. 2024 (arXiv 2407.12173), section 4.2"""
-    return low + scipy.stats.beta.ppf(1 - np.linspace(0, 1, count), a, b) * (high - low)
+    return low + beta_quantiles(1 - np.linspace(0, 1, count), a, b) * (high - low)
+
+
+def beta_quantiles(shares: np.ndarray, a: float, b: float) -> np.ndarray:
+    """Where a beta distribution's share below has these values.  Shapes: [n] -> [n]"""
+    from scipy.special import betaincinv  # seldom wanted, and slow to import
+
+    return betaincinv(a, b, shares)
 
 
 def arctangent(count: int, *, low: float, high: float) -> np.ndarray:

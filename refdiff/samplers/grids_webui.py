@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from refdiff.diffusion import ramps, schedule
 from refdiff.errors import BadRequest
@@ -86,7 +85,7 @@ def beta(steps: int, table: np.ndarray, ends: Ends) -> np.ndarray:
     Shapes: [T] -> [m+1]
     Source: Lee et al. 2024 (arXiv 2407.12173)
     """
-    at = scipy.stats.beta.ppf(1 - np.linspace(0, 1, steps, endpoint=False), 0.6, 0.6) * (len(table) - 1)
+    at = ramps.beta_quantiles(1 - np.linspace(0, 1, steps, endpoint=False), 0.6, 0.6) * (len(table) - 1)
     return with_zero(table[np.rint(at).astype(np.int64)])
 
 

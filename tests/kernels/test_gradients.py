@@ -111,7 +111,7 @@ def wide_convolutions(draw):
 @given(wide_convolutions())
 def test_convolution_where_winograd_is_faster(call):
     args, constants = call
-    assert winograd.is_faster(args[0].shape, args[3].shape, 1)
+    assert winograd.is_faster(args[0].shape, args[3].shape, 1, winograd.LEAST_GRADIENT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd_gradient, "BLOCK", 5)  # several blocks
         first, second = on_threads(lambda: conv.conv2d_vjp(*args, **constants))

@@ -56,8 +56,10 @@ def test_two_threads_give_the_bits_of_one(call, large):
 
 
 def test_where_it_is_chosen():
-    assert winograd.is_faster((2, 320, 64, 64), (320, 320, 3, 3), 1)
-    assert winograd.is_faster((2, 32, 4, 4), (32, 32, 3, 3), 1)
+    assert winograd.is_faster((2, 320, 64, 64), (320, 320, 3, 3), 1, winograd.LEAST)
+    assert winograd.is_faster((2, 1280, 8, 8), (1280, 1280, 3, 3), 1, winograd.LEAST)
+    assert not winograd.is_faster((2, 32, 4, 4), (32, 32, 3, 3), 1, winograd.LEAST)
+    assert winograd.is_faster((2, 32, 4, 4), (32, 32, 3, 3), 1, winograd.LEAST_GRADIENT)
     for shape, weight, stride in (
         ((2, 320, 64, 64), (320, 320, 3, 3), 2),
         ((2, 320, 64, 64), (320, 320, 1, 1), 1),
@@ -65,12 +67,12 @@ def test_where_it_is_chosen():
         ((2, 4, 64, 64), (320, 4, 3, 3), 1),
         ((2, 320, 64, 64), (4, 320, 3, 3), 1),
     ):
-        assert not winograd.is_faster(shape, weight, stride)
+        assert not winograd.is_faster(shape, weight, stride, winograd.LEAST)
 
 
 def test_convolution_takes_it_where_it_is_chosen():
     rng = np.random.default_rng(0)
-    x, weight, bias = (rng.standard_normal(shape).astype(F32) for shape in ((1, 96, 32, 33), (96, 96, 3, 3), (96,)))
+    x, weight, bias = (rng.standard_normal(shape).astype(F32) for shape in ((1, 128, 32, 33), (128, 128, 3, 3), (128,)))
     np.testing.assert_array_equal(
         conv.conv2d(x, weight, bias, stride=1, padding=(1, 1, 1, 1)), winograd.conv3x3(x, weight, bias, padding=(1, 1, 1, 1))
     )

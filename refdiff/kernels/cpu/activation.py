@@ -3,102 +3,70 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import ONE, _exp_row, jit, parallel, require_float32
+from refdiff.kernels.cpu.common import ONE, exponential, inline, jit, parallel, require_float32
 from refdiff.kernels.cpu.results import result
 
 # The normal distribution's tail: Phi(-x) = e^(-x^2/2) P(t), t = 1 / (1 + 0.3 x), x >= 0. P has no constant term; its
 # coefficients (of t, t^2, ...) are a least-squares fit to erfcx over 0..14, relative error 1.4e-8.
 SLOPE = np.float32(0.3)
-TAIL = np.array([
+C1, C2, C3, C4, C5, C6, C7, C8, C9, C10 = (np.float32(c) for c in (
     0.1196880517, 0.119543052, 0.110493952, 0.07709074526, 0.1001822945,
     -0.08741931784, 0.2019875436, -0.2362989199, 0.1160552243, -0.02132263277
-], dtype=np.float32)  # fmt: skip
+))  # fmt: skip
 DENSITY = np.float32(1.0 / math.sqrt(2.0 * math.pi))
 HALF = np.float32(0.5)
 CHUNK = 256
 QUICK = np.float32(1.702)  # the slope of quick_gelu's sigmoid; silu's is 1
 
 
-@jit
-def _normal(x, n, work, e, phi):
-    """phi[:n] = Phi(x[:n]), and e[:n] = e^(-x^2/2)."""
-    c1, c2, c3, c4, c5 = TAIL[0], TAIL[1], TAIL[2], TAIL[3], TAIL[4]
-    c6, c7, c8, c9, c10 = TAIL[5], TAIL[6], TAIL[7], TAIL[8], TAIL[9]
-    for i in range(n):
-        work[i] = -HALF * x[i] * x[i]
-    _exp_row(work, e, n)
-    for i in range(n):
-        t = ONE / (ONE + SLOPE * abs(x[i]))
-        p = c10
-        p = p * t + c9
-        p = p * t + c8
-        p = p * t + c7
-        p = p * t + c6
-        p = p * t + c5
-        p = p * t + c4
-        p = p * t + c3
-        p = p * t + c2
-        p = p * t + c1
-        tail = p * t * e[i]
-        phi[i] = tail if x[i] < 0 else ONE - tail
+@inline
+def _phi(x: Any, e: Any) -> Any:
+    """Phi(x), given e^(-x^2/2)."""
+    t = ONE / (ONE + SLOPE * abs(x))
+    p = ((((((((C10 * t + C9) * t + C8) * t + C7) * t + C6) * t + C5) * t + C4) * t + C3) * t + C2) * t + C1
+    tail = p * t * e
+    return tail if x < 0 else ONE - tail
 
 
 @jit
 def _geglu(start, stop, x, y):
     width = y.shape[1]
-    work, e = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
-    phi = np.empty(width, dtype=np.float32)
     for r in range(start, stop):
-        value, gate = x[r, :width], x[r, width:]
-        _normal(gate, width, work, e, phi)
         for i in range(width):
-            y[r, i] = value[i] * (gate[i] * phi[i])
+            gate = x[r, width + i]
+            y[r, i] = x[r, i] * (gate * _phi(gate, exponential(-HALF * gate * gate)))
 
 
 @jit
 def _geglu_back(start, stop, g, x, dx):
     width = g.shape[1]
-    work, e = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
-    phi = np.empty(width, dtype=np.float32)
     for r in range(start, stop):
-        value, gate = x[r, :width], x[r, width:]
-        _normal(gate, width, work, e, phi)
         for i in range(width):
-            dx[r, i] = g[r, i] * (gate[i] * phi[i])
-        for i in range(width):
-            dx[r, width + i] = g[r, i] * value[i] * (phi[i] + gate[i] * (DENSITY * e[i]))
+            gate = x[r, width + i]
+            e = exponential(-HALF * gate * gate)
+            phi = _phi(gate, e)
+            dx[r, i] = g[r, i] * (gate * phi)
+            dx[r, width + i] = g[r, i] * x[r, i] * (phi + gate * (DENSITY * e))
 
 
 @jit
 def _gated(start, stop, x, slope, y):
     """y = x sigmoid(slope x), for the chunks start..stop."""
-    work, e = np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=np.float32)
-    for r in range(start, stop):
-        first = r * CHUNK
-        n = min(CHUNK, len(x) - first)
-        for i in range(n):
-            work[i] = -slope * x[first + i]
-        _exp_row(work, e, n)
-        for i in range(n):
-            y[first + i] = x[first + i] / (ONE + e[i])
+    for i in range(start * CHUNK, min(stop * CHUNK, len(x))):
+        y[i] = x[i] / (ONE + exponential(-slope * x[i]))
 
 
 @jit
 def _gated_back(start, stop, g, x, slope, dx):
     """dx = g s (1 + slope x (1 - s)), s = sigmoid(slope x), for the chunks start..stop."""
-    work, e = np.empty(CHUNK, dtype=np.float32), np.empty(CHUNK, dtype=np.float32)
-    for r in range(start, stop):
-        first = r * CHUNK
-        n = min(CHUNK, len(x) - first)
-        for i in range(n):
-            work[i] = -slope * x[first + i]
-        _exp_row(work, e, n)
-        for i in range(n):
-            s = ONE / (ONE + e[i])
-            dx[first + i] = g[first + i] * (s * (ONE - work[i] * (ONE - s)))
+    for i in range(start * CHUNK, min(stop * CHUNK, len(x))):
+        minus = -slope * x[i]
+        s = ONE / (ONE + exponential(minus))
+        dx[i] = g[i] * (s * (ONE - minus * (ONE - s)))
 
 
 def _run_gated(x: np.ndarray, slope: np.float32) -> np.ndarray:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from refdiff.core.primitive import Unsupported
-from refdiff.kernels.cpu.common import ONE, _exp_row, jit, parallel, require_float32, scratch
+from refdiff.kernels.cpu.common import ONE, exponential, jit, parallel, part, require_float32, scratch
 from refdiff.kernels.cpu.product import _gather_columns
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.vector import TILE, multiply_tile, transpose_square
+from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
 from refdiff.kernels.cpu.vector_softmax import largest_of_columns, powers_of_columns
 
 ROWS, COLUMNS, LANES = TILE
@@ -23,7 +23,6 @@ LEAST = np.float32(-3.0e38)  # before any score
 def _softmax_rows(start, stop, scores, scale, causal, out):
     """out[r] = softmax(scale * scores[r]) for rows start..stop of [R,T,S]; causal rows see columns 0..t only."""
     width = scores.shape[2]
-    shifted, e = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
     for r in range(start, stop):
         for t in range(scores.shape[1]):
             row = scores[r, t]
@@ -31,15 +30,14 @@ def _softmax_rows(start, stop, scores, scale, causal, out):
             top = row[0] * scale
             for s in range(seen):
                 top = max(top, row[s] * scale)
-            for s in range(seen):
-                shifted[s] = row[s] * scale - top
-            _exp_row(shifted, e, seen)
             total = np.float32(0)
             for s in range(seen):
-                total += e[s]
+                e = exponential(row[s] * scale - top)
+                out[r, t, s] = e
+                total += e
             inverse = ONE / total
             for s in range(seen):
-                out[r, t, s] = e[s] * inverse
+                out[r, t, s] *= inverse
             for s in range(seen, width):
                 out[r, t, s] = 0
 
@@ -114,86 +112,93 @@ def _attend(start: int, stop: int, blocks: int, q: np.ndarray, keys: np.ndarray,
     # Arrays whose addresses are taken are made here, for Numba would free its own after their last mention.
     sizes = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * rows, "fresh": rows * COLUMNS}
     floats = [scratch(name, size) for name, size in sizes.items()]
-    tops, zeros = np.empty((2, QUERIES), np.float32), np.zeros(COLUMNS, np.float32)
+    tops, zeros = np.empty(2 * QUERIES, np.float32), np.zeros(COLUMNS, np.float32)
     places = np.minimum(np.arange(count + ROWS), count - 1) * keys.shape[2]
-    args = start, stop, blocks, q, keys, values, *rest, (*floats, tops, zeros), (places, np.arange(rows) * count)
-    _stream(*args)
+    args = start, stop, blocks, q.reshape(-1), keys.reshape(-1), values, *rest, (*floats, tops, zeros)
+    _stream(*args, (places, np.arange(rows) * count))
 
 
 @jit
 def _stream(start, stop, blocks, q, keys, values, depth, factor, causal, out, floats, rows_of):
     """The blocks of queries start..stop, numbered through the heads."""
-    queries, width = q.shape[1:]
+    queries, width = out.shape[1:]
     panel, scores, sums, fresh, tops, zeros = floats
     heads, rows, count = width // depth, values.shape[1], values.shape[2]
-    lines = q.reshape(-1, width)
     for item in range(start, stop):
         h, first = item // blocks, (item % blocks) * QUERIES
         batch, feature = h // heads, (h % heads) * depth
-        last = min(first + QUERIES, queries)
-        for p in range(0, last - first, COLUMNS):
-            _gather_columns(lines, batch * queries + first + p, feature, depth, panel[p * depth :])
-        for i in range((last - first + COLUMNS - 1) // COLUMNS * COLUMNS * depth):
-            panel[i] *= factor
-        tops[0] = LEAST
-        sums[: QUERIES * rows] = 0
-        for s0 in range(0, min(count, last) if causal else count, KEYS):
-            many = min(KEYS, count - s0)
-            at = (batch * count * width + feature, s0, h * rows * count + s0)
-            for p in range(0, last - first, COLUMNS):
+        many = min(QUERIES, queries - first)
+        _begin(q, (batch * queries + first) * width + feature, width, many, depth, factor, panel)
+        for i in range(2 * QUERIES):
+            tops[i] = LEAST
+        for i in range(QUERIES * rows):
+            sums[i] = 0
+        for s0 in range(0, min(count, first + many) if causal else count, KEYS):
+            at = batch * count * width + feature, s0, h * rows * count + s0
+            seen = min(KEYS, count - s0)
+            for p in range(0, many, COLUMNS):
                 shift = s0 - first - p
                 if not causal or shift < COLUMNS:
-                    _scores(at, many, keys, panel[p * depth :], depth, zeros, scores, rows_of[0])
-                    _soften(scores, many, shift if causal else -count, tops[:, p : p + COLUMNS])
-                    _weigh(at[2], many, values, scores, zeros, fresh, rows_of[1])
-                    _absorb(fresh, tops[1, p : p + COLUMNS], sums[p * rows : (p + COLUMNS) * rows])
-        for i in range(first, last):
-            j = i - first
-            kept = sums[j // COLUMNS * COLUMNS * rows + j % COLUMNS :]
-            inverse = ONE / kept[depth * COLUMNS]
+                    _scores(at, seen, keys, panel, p, depth, zeros, scores, rows_of[0])
+                    _soften(scores, seen, shift if causal else -count, tops, p)
+                    _weigh(at[2], seen, values, scores, zeros, fresh, rows_of[1])
+                    _absorb(fresh, tops, sums, p, rows)
+        for i in range(many):
+            p, j = i // COLUMNS * COLUMNS, i % COLUMNS
+            inverse = ONE / sums[p * rows + depth * COLUMNS + j]
             for c in range(depth):
-                out[batch, i, feature + c] = kept[c * COLUMNS] * inverse
+                out[batch, first + i, feature + c] = sums[p * rows + c * COLUMNS + j] * inverse
 
 
-@jit
-def _scores(at, many, keys, panel, depth, zeros, scores, places):
-    """scores[s,j] = keys[s] queries[j] for a block of keys and a panel of queries."""
-    keys_at, places_at, panel_at = keys.ctypes.data + 4 * at[0], places.ctypes.data + 8 * at[1], panel.ctypes.data
+@part
+def _begin(q, at, width, many, depth, factor, panel):
+    """panel[p depth + c COLUMNS + j] = factor q[p + j,c], for panels p of queries, which begin `at` in flat memory."""
+    for p in range(0, many, COLUMNS):
+        _gather_columns(q, at + p * width, width, many - p, depth, panel, p * depth)
+    for i in range((many + COLUMNS - 1) // COLUMNS * COLUMNS * depth):
+        panel[i] *= factor
+
+
+@part
+def _scores(at, many, keys, panel, p, depth, zeros, scores, places):
+    """scores[s,j] = keys[s] queries[p + j] for a block of keys and a panel of queries."""
+    keys_at, places_at, panel_at = keys.ctypes.data + 4 * at[0], places.ctypes.data + 8 * at[1], panel.ctypes.data + 4 * p * depth
     zeros_at, scores_at = zeros.ctypes.data, scores.ctypes.data
     for i in range(0, many, ROWS):
         multiply_tile(keys_at, places_at + 8 * i, panel_at, depth, (zeros_at, 0), (scores_at + 4 * i * COLUMNS, COLUMNS))
 
 
-@jit
-def _soften(scores, many, shift, tops):
-    """Turn scores into 2^(score - new top), 0 for those not seen, and (tops, .) into (new tops, 2^(top - new top)).
+@part
+def _soften(scores, many, shift, tops, p):
+    """Turn scores into 2^(score - new top), 0 for those not seen, and the panel's (tops, .) into (new tops, 2^(top - new top)).
 
     Query j sees the keys up to j - shift.
-    Shapes: [S,columns], [2,columns]
+    Shapes: [S,columns], [panels,2,columns], of which panel p / columns
     """
     hidden = many if shift <= -many else max(-shift, 0)  # from here on some query does not see the key
     for s in range(hidden, many):
         for j in range(min(s + shift, COLUMNS)):
             scores[s * COLUMNS + j] = LEAST
-    for j in range(COLUMNS):
-        tops[1, j] = tops[0, j]
-    largest_of_columns(scores.ctypes.data, many, tops[0].ctypes.data)
-    powers_of_columns(tops[1].ctypes.data, 1, tops[0].ctypes.data)
-    powers_of_columns(scores.ctypes.data, many, tops[0].ctypes.data)
+    top_at, before_at = tops.ctypes.data + 8 * p, tops.ctypes.data + 8 * p + 4 * COLUMNS
+    copy_row(top_at, before_at)
+    largest_of_columns(scores.ctypes.data, many, top_at)
+    powers_of_columns(before_at, 1, top_at)
+    powers_of_columns(scores.ctypes.data, many, top_at)
     for s in range(hidden, many):
         for j in range(min(s + shift, COLUMNS)):
             scores[s * COLUMNS + j] = 0
 
 
-@jit
-def _absorb(fresh, shrink, kept):
-    """kept[c,j] = kept[c,j] shrink[j] + fresh[c,j]"""
-    for c in range(0, len(kept), COLUMNS):
+@part
+def _absorb(fresh, tops, sums, p, rows):
+    """sums[c,j] = sums[c,j] shrink[j] + fresh[c,j], for the panel's sums and what its tops shrink by."""
+    for c in range(rows):
         for j in range(COLUMNS):
-            kept[c + j] = kept[c + j] * shrink[j] + fresh[c + j]
+            i = c * COLUMNS + j
+            sums[p * rows + i] = sums[p * rows + i] * tops[2 * p + COLUMNS + j] + fresh[i]
 
 
-@jit
+@part
 def _weigh(first, many, values, scores, zeros, fresh, steps):
     """fresh[c,j] = values[c] scores[j] for a block of keys and a panel of queries."""
     values_at, scores_at = values.ctypes.data + 4 * first, scores.ctypes.data

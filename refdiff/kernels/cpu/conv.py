@@ -15,7 +15,7 @@ from refdiff.ops.conv import Padding
 def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, padding: Padding) -> np.ndarray:
     """A weight of float16 is widened as it is used.  Shapes: [B,C,H,W], [O,C,K,K], [O] -> [B,O,H',W']"""
     require_float32(x, bias)
-    if winograd.is_faster(x.shape, weight.shape, stride):
+    if winograd.is_faster(x.shape, weight.shape, stride, winograd.LEAST):
         return winograd.conv3x3(x, weight, bias, padding=padding)
     weight = widened(weight)
     image = padded_nhwc(x, padding)
@@ -41,7 +41,7 @@ def conv2d_vjp(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The gradients of conv2d."""
     require_float32(g, x, weight, bias)
-    faster = winograd.is_faster(g.shape, weight.shape, stride)
+    faster = winograd.is_faster(g.shape, weight.shape, stride, winograd.LEAST_GRADIENT)
     if faster and max(padding) <= 2:
         turned, zeros = weight[:, :, ::-1, ::-1].swapaxes(0, 1), np.zeros(x.shape[1], dtype=np.float32)
         top, bottom, left, right = (2 - side for side in padding)

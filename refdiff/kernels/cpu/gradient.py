@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import jit, parallel, scratch
+from refdiff.kernels.cpu.common import jit, parallel, part, scratch
 from refdiff.kernels.cpu.product import COLUMNS, DEPTH, LANES, ROWS
 from refdiff.kernels.cpu.vector import copy_row, multiply_tile, transpose_square
 
@@ -48,7 +48,7 @@ def _sum_over_rows(start, stop, g, x, places, columns, lines, out, turned, packe
                 multiply_tile(turned_at, lines_at + 8 * m, packed_at, deep, (to, width), (to, width))
 
 
-@jit
+@part
 def _turn(g, turned):
     """turned[m DEPTH + k] = g[k,m], by transposed squares."""
     depth, many = g.shape
@@ -62,7 +62,7 @@ def _turn(g, turned):
             turned[m * DEPTH + k] = g[k, m]
 
 
-@jit
+@part
 def _pack_windows(x, places, columns, packed):
     """packed[k,j] = x[places[k] + columns[j]]."""
     first, run = columns[0], True

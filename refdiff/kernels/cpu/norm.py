@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import ONE, _exp_row, jit, nchw, nhwc, parallel, require_float32
+from refdiff.kernels.cpu.common import ONE, exponential, jit, nchw, nhwc, parallel, part, require_float32
 from refdiff.kernels.cpu.results import result
 
 CHUNK = 256  # pixels whose sums are made for themselves, whatever the threads
 
 
-@jit
+@part
 def _affine_of_image(x, weight, bias, groups, eps, scale, shift, mean, rstd):
     """Per channel of one image [P,C]: scale and shift with normalised = x * scale + shift, and the group's mean and rstd."""
     pixels, channels = x.shape
@@ -50,23 +50,22 @@ def _moments(start, stop, x, chunks, means, squares):
 
     Shapes: [B,P,C] -> [B*chunks,C] twice
     """
+    channels = x.shape[2]
     for item in range(start, stop):
         b, first = item // chunks, (item % chunks) * CHUNK
         last = min(first + CHUNK, x.shape[1])
-        mean, square = means[item], squares[item]
-        mean[:], square[:] = 0, 0
         inverse = ONE / np.float32(last - first)
+        for c in range(channels):
+            means[item, c], squares[item, c] = 0, 0
         for p in range(first, last):
-            row = x[b, p]
-            for c in range(len(row)):
-                mean[c] += row[c]
-        for c in range(len(mean)):
-            mean[c] *= inverse
+            for c in range(channels):
+                means[item, c] += x[b, p, c]
+        for c in range(channels):
+            means[item, c] *= inverse
         for p in range(first, last):
-            row = x[b, p]
-            for c in range(len(row)):
-                d = row[c] - mean[c]
-                square[c] += d * d
+            for c in range(channels):
+                d = x[b, p, c] - means[item, c]
+                squares[item, c] += d * d
 
 
 def _mean_and_rstd(means: np.ndarray, squares: np.ndarray, pixels: int, groups: int, eps: float) -> tuple:
@@ -90,21 +89,14 @@ def _mean_and_rstd(means: np.ndarray, squares: np.ndarray, pixels: int, groups: 
 @jit
 def _forward(start, stop, x, chunks, scale, shift, activate, y):
     """y = x scale + shift, then SiLU if `activate`, for chunks start..stop of all images.  Shapes: [B,P,C], [B,C], [B,C]"""
-    channels = x.shape[2]
-    minus, e = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
     for item in range(start, stop):
         b, first = item // chunks, (item % chunks) * CHUNK
-        gain, offset = scale[b], shift[b]
         for p in range(first, min(first + CHUNK, x.shape[1])):
-            row, out = x[b, p], y[b, p]
-            for c in range(channels):
-                out[c] = row[c] * gain[c] + offset[c]
+            for c in range(x.shape[2]):
+                y[b, p, c] = x[b, p, c] * scale[b, c] + shift[b, c]
             if activate:
-                for c in range(channels):
-                    minus[c] = -out[c]
-                _exp_row(minus, e, channels)
-                for c in range(channels):
-                    out[c] = out[c] / (ONE + e[c])
+                for c in range(x.shape[2]):
+                    y[b, p, c] /= ONE + exponential(-y[b, p, c])
 
 
 @jit
@@ -114,7 +106,7 @@ def _backward(start, stop, g, x, weight, bias, groups, eps, activate, dx, dweigh
     size = channels // groups
     scale, shift = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
     mean, rstd = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
-    minus, e = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
+    of_h, of_normal = np.empty(channels, dtype=np.float32), np.empty(channels, dtype=np.float32)
     for b in range(start, stop):
         _affine_of_image(x[b], weight, bias, groups, eps, scale, shift, mean, rstd)
         for c in range(channels):
@@ -124,11 +116,9 @@ def _backward(start, stop, g, x, weight, bias, groups, eps, activate, dx, dweigh
             row, grad, out = x[b, p], g[b, p], dx[b, p]
             if activate:
                 for c in range(channels):
-                    minus[c] = -(row[c] * scale[c] + shift[c])
-                _exp_row(minus, e, channels)
-                for c in range(channels):
-                    s = ONE / (ONE + e[c])
-                    out[c] = grad[c] * (s * (ONE - minus[c] * (ONE - s)))
+                    minus = -(row[c] * scale[c] + shift[c])
+                    s = ONE / (ONE + exponential(minus))
+                    out[c] = grad[c] * (s * (ONE - minus * (ONE - s)))
             else:
                 for c in range(channels):
                     out[c] = grad[c]
@@ -141,13 +131,13 @@ def _backward(start, stop, g, x, weight, bias, groups, eps, activate, dx, dweigh
                 sum_h += dbias[b, c] * weight[c]
                 sum_hn += dweight[b, c] * weight[c]
             for c in range(k * size, (k + 1) * size):
-                minus[c] = sum_h / (pixels * size)
-                e[c] = sum_hn / (pixels * size)
+                of_h[c] = sum_h / (pixels * size)
+                of_normal[c] = sum_hn / (pixels * size)
         for p in range(pixels):
             row, out = x[b, p], dx[b, p]
             for c in range(channels):
                 normal = (row[c] - mean[c]) * rstd[c]
-                out[c] = rstd[c] * (out[c] * weight[c] - minus[c] - normal * e[c])
+                out[c] = rstd[c] * (out[c] * weight[c] - of_h[c] - normal * of_normal[c])
 
 
 def _run_forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float, activate: bool) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdiff.kernels.cpu import common
-from refdiff.kernels.cpu.common import jit, parallel, scratch
+from refdiff.kernels.cpu.common import jit, parallel, part, scratch
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
 
@@ -91,7 +91,7 @@ def _product(lines, panels, block, a, rows, starts, weight, shape, steps, bias, 
     for p0 in range(panels[0], panels[1], block):
         p1 = min(p0 + block, panels[1])
         for p in range(p0, p1):
-            _pack(weight, shape, steps, p, packed[(p - p0) * size : (p - p0 + 1) * size])
+            _pack(weight, shape, steps, p, packed, (p - p0) * size)
         for m0 in range(lines[0], lines[1], STRIPE):
             for s in range(segments):
                 for k in range(0, depth, DEPTH):
@@ -104,21 +104,22 @@ def _product(lines, panels, block, a, rows, starts, weight, shape, steps, bias, 
                             multiply_tile(left, rows_at + 8 * m, right + 4 * (p - p0) * size, deep, (base, step), (to, width))
 
 
-@jit
-def _pack(weight, shape, steps, panel, packed):
-    """packed[s,k,j] = weight[panel columns + j, s, k], 0 beyond the last column."""
+@part
+def _pack(weight, shape, steps, panel, packed, to):
+    """packed[to + (s depth + k) columns + j] = weight[panel columns + j, s, k], 0 beyond the last column."""
     columns, segments, depth = shape
     if steps == (segments * depth, depth, 1):
-        _gather_columns(weight.reshape(columns, -1), panel * COLUMNS, 0, segments * depth, packed)
+        many = segments * depth
+        _gather_columns(weight, panel * COLUMNS * many, many, columns - panel * COLUMNS, many, packed, to)
         return
     if steps[0] == 1 and (panel + 1) * COLUMNS <= columns:
-        weight_at, packed_at = weight.ctypes.data + 4 * panel * COLUMNS, packed.ctypes.data
+        weight_at, packed_at = weight.ctypes.data + 4 * panel * COLUMNS, packed.ctypes.data + 4 * to
         for s in range(segments):
             for k in range(depth):
                 copy_row(weight_at + 4 * (s * steps[1] + k * steps[2]), packed_at + 4 * (s * depth + k) * COLUMNS)
         return
     for j in range(COLUMNS):
-        column, at = panel * COLUMNS + j, j
+        column, at = panel * COLUMNS + j, to + j
         for s in range(segments):
             first = column * steps[0] + s * steps[1]
             for k in range(depth):
@@ -126,15 +127,14 @@ def _pack(weight, shape, steps, panel, packed):
                 at += COLUMNS
 
 
-@jit
-def _gather_columns(lines, column, first, many, packed):
-    """packed[i,j] = lines[column + j, first + i] for `many` i and a panel of columns, 0 beyond the last."""
-    width = lines.shape[1]
-    whole = many - many % LANES if column + COLUMNS <= len(lines) else 0
+@part
+def _gather_columns(lines, first, width, columns, many, packed, to):
+    """packed[to + i COLUMNS + j] = lines[first + width j + i] for `many` i and a panel of columns, 0 beyond so many columns."""
+    whole = many - many % LANES if columns >= COLUMNS else 0
+    lines_at, packed_at = lines.ctypes.data + 4 * first, packed.ctypes.data + 4 * to
     for i in range(0, whole, LANES):
         for j in range(0, COLUMNS, LANES):
-            source = lines.ctypes.data + 4 * ((column + j) * width + first + i)
-            transpose_square(source, width, packed.ctypes.data + 4 * (i * COLUMNS + j), COLUMNS)
+            transpose_square(lines_at + 4 * (j * width + i), width, packed_at + 4 * (i * COLUMNS + j), COLUMNS)
     for i in range(whole, many):
         for j in range(COLUMNS):
-            packed[i * COLUMNS + j] = lines[column + j, first + i] if column + j < len(lines) else 0
+            packed[to + i * COLUMNS + j] = lines[first + j * width + i] if j < columns else 0

@@ -33,15 +33,19 @@ SLICE = 64  # channels of a panel of weights at a time, so that their transforms
 SPARE = 16  # floats between points, so that they do not all fall into the same lines of a cache
 LARGE = 64  # tiles of a picture
 FEWEST_CHANNELS = 32  # below these there is nothing to gain
+# The least side times channels. A small picture alone gains little, and would wait until the transforms are compiled; but
+# gradients are of many pictures at a time.
+LEAST, LEAST_GRADIENT = 4096, 0
 
 
-def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int) -> bool:
+def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int, least: int) -> bool:
     """Whether it is worth its transforms; the same for a picture alone and in a batch.
 
     Shapes: [B,C,H,W], [O,C,K,K]
     """
-    whole = min(shape[2:]) >= OUT and min(weight[:2]) >= FEWEST_CHANNELS
-    return whole and weight[2:] == (3, 3) and stride == 1
+    side, channels = min(shape[2:]), min(weight[:2])
+    large = side >= OUT and channels >= FEWEST_CHANNELS and side * channels >= least
+    return large and weight[2:] == (3, 3) and stride == 1
 
 
 def conv3x3(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, padding: tuple[int, int, int, int]) -> np.ndarray:
@@ -106,7 +110,7 @@ def _panels(start: int, stop: int, places: np.ndarray, count: int, *rest: Any) -
     for panel in range(start, stop):
         for k in range(0, channels, SLICE):
             deep = min(SLICE, channels - k)
-            _transform_weights(weight, panel, k, deep, taps, packed, steps[1])
+            _transform_weights(weight.reshape(-1), weight.shape[:2], panel, k, deep, taps, packed, steps[1])
             _products(places, inputs[k:], packed, zeros, outputs, (deep, 1), steps, k == 0)
         column = panel * COLUMNS
         _transform_outputs(0, count, 0, outputs, (*place[2:], column, COLUMNS, steps[3]), bias[column:], tile, out)
@@ -122,11 +126,11 @@ def transformed_weight(weight: np.ndarray) -> np.ndarray:
 
 
 def _weights(start: int, stop: int, weight: np.ndarray, out: np.ndarray) -> None:
-    taps, channels = scratch("taps", 9 * LANES * COLUMNS), weight.shape[1]
+    taps, size = scratch("taps", 9 * LANES * COLUMNS), weight.shape[:2]
     for panel in range(start, stop):
-        for k in range(0, channels, SLICE):
-            at = (panel * channels + k) * COLUMNS
-            _transform_weights(weight, panel, k, min(SLICE, channels - k), taps, out.reshape(-1)[at:], out[0].size)
+        for k in range(0, size[1], SLICE):
+            at, deep = (panel * size[1] + k) * COLUMNS, min(SLICE, size[1] - k)
+            _transform_weights(weight.reshape(-1), size, panel, k, deep, taps, out.reshape(-1)[at:], out[0].size)
 
 
 @jit

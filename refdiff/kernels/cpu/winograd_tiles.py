@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import jit
+from refdiff.kernels.cpu.common import jit, part
 from refdiff.kernels.cpu.product import _gather_columns
 from refdiff.kernels.cpu.vector import TILE, combination
 
@@ -65,7 +65,7 @@ def _transform_inputs(start, stop, first, image, place, patch, inputs):
             _tile_in(patch.ctypes.data, SIDE * deep, deep, half, to, step)
 
 
-@jit
+@part
 def _fill(image, where, patch):
     """The inputs of a tile, 0 beyond the picture and beyond its channels."""
     batch, first, left = where
@@ -77,7 +77,7 @@ def _fill(image, where, patch):
                 patch[i, j, c] = image[batch, first + i, left + j, c]
 
 
-@jit
+@part
 def _tile_in(source, line, deep, half, target, step):
     """B^T d B of one tile: source and target are addresses, `line` the floats from row to row of the picture."""
     half_at = half.ctypes.data
@@ -89,20 +89,22 @@ def _tile_in(source, line, deep, half, target, step):
 
 
 @jit
-def _transform_weights(weight, panel, first, deep, taps, out, step):
+def _transform_weights(weight, size, panel, first, deep, taps, out, step):
     """out[point,c] = G g G^T for a panel of columns and the channels first..first+deep; the columns beyond the last are 0.
 
-    Shapes: [O,C,3,3] -> [36,deep,columns], `step` floats from point to point; `taps` holds [LANES,9,columns] in between
+    Shapes: [O,C,3,3] in flat memory and its `size` (O, C) -> [36,deep,columns], `step` floats from point to point; `taps` holds
+    [LANES,9,columns] in between
     """
-    lines, column = weight.reshape(weight.shape[0], -1), panel * COLUMNS
+    width, column = 9 * size[1], panel * COLUMNS
     half = np.empty((SIDE, 3, LANES), np.float32)
     for c in range(0, deep, LANES):
         many = min(LANES, deep - c)
-        _gather_columns(lines, column, 9 * (first + c), 9 * many, taps)
+        start = column * width + 9 * (first + c)
+        _gather_columns(weight, start, width, size[0] - column, 9 * many, taps, 0)
         _weights_in(taps, many, half, out[c * COLUMNS :], step)
 
 
-@jit
+@part
 def _weights_in(taps, many, half, out, step):
     """G g G^T of a few channels."""
     taps_at, half_at, out_at = taps.ctypes.data, half.ctypes.data, out.ctypes.data
@@ -137,7 +139,7 @@ def _transform_outputs(start, stop, first, outputs, place, bias, tile, out):
                     to[column + c] = tile[u, v, c]
 
 
-@jit
+@part
 def _tile_out(source, step, bias, half, tile):
     """A^T m A + bias of one tile."""
     half_at, tile_at, width = half.ctypes.data, tile.ctypes.data, tile.shape[2]
