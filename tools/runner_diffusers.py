@@ -20,16 +20,17 @@ from diffusers.utils import logging
 from refdiff.checkpoints.synthetic import write_synthetic
 from refdiff.golden.runner import Unsupported, serve
 from refdiff.text import Tokenizer
-from tools.upstream import blocks, ops, samplers, whole
+from tools.upstream import beside, blocks, families, ops, samplers, whole
 
 Tensors = Mapping[str, np.ndarray]
 ALONE: Mapping[str, Callable[..., dict[str, Any]]] = {
     "op": ops.op, "block": blocks.block, "guidance": ops.guidance, "pixels": ops.pixels, "tables": samplers.tables,
-    "run": samplers.run,
+    "run": samplers.run, "noise": beside.noise, "picture": beside.picture, "posterior": beside.posterior, "start": beside.start,
+    "again": beside.again, "piece": families.piece,
 }  # fmt: skip
 OF_A_MODEL: Mapping[str, Callable[..., dict[str, Any]]] = {
     "text_encoder": whole.text_encoder, "unet": whole.unet, "decode": whole.decode, "encode": whole.encode,
-    "trajectory": whole.trajectory, "image": whole.image,
+    "trajectory": whole.trajectory, "image": whole.image, "tokens": beside.tokens,
 }  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def own(cases: list[Expected], kernels: str) -> Iterator[Result]:
     from refdiff.checkpoints.synthetic import write_synthetic
     from refdiff.core import primitive
     from refdiff.errors import BadRequest
-    from refdiff.golden.case_runs import run_case
+    from refdiff.golden.case_runs import model_of, run_case
     from refdiff.golden.cases import Case
     from refdiff.golden.suite import REFUSED, judged
     from refdiff.text import Tokenizer
@@ -80,9 +80,10 @@ def own(cases: list[Expected], kernels: str) -> Iterator[Result]:
         write_synthetic("tiny", Path(folder) / "tiny", seed=0, dtype="float32", write_tokenizer=Tokenizer.clip().write_folder)
         pipe = refdiff.load(Path(folder) / "tiny", kernels=kernels)
         for case in cases:
+            asked = Case(case.id, case.kind, case.constants, case.inputs)
             try:
                 with primitive.mode(kernels):
-                    given: Any = run_case(Case(case.id, case.kind, case.constants, case.inputs), pipe, dtype="float32")
+                    given: Any = run_case(asked, model_of(asked, pipe), dtype="float32")
             except BadRequest:
                 given = REFUSED
             yield judged(case, given)

@@ -16,7 +16,7 @@ from refdiff.golden.stages import Setting, Stage, looped, run_stage, stages_of
 from refdiff.pipelines.text_to_image import Pipeline
 from refdiff.version import __version__
 
-SUITE_VERSION = "0.1.0"
+SUITE_VERSION = "0.2.0"
 DETAILS = ("steps", "blocks", "layers")
 # What a network is for: its inputs and results.
 FINAL = ("context", "pooled", "latents", "image", "picture", "mean", "logvar")

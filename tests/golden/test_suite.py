@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import suite_matrix
 
 import refdiff
 import refdiff.kernels.cpu
@@ -14,14 +16,13 @@ from refdiff.cli.conformance import told
 from refdiff.core import primitive
 from refdiff.errors import BadRequest
 from refdiff.golden import mutants, suite
-from refdiff.golden.case_runs import run_case
+from refdiff.golden.case_runs import model_of, run_case
 from refdiff.golden.cases import LEVELS, REFUSALS, Case, cases
 from refdiff.golden.compare import FAIL, MISSING, PASS, UNSUPPORTED
-from refdiff.golden.mutants import Site
-from refdiff.golden.stages import Setting
 from refdiff.text import Tokenizer
 
 STORED = suite.suite()
+DOCS = Path(__file__).parents[2] / "docs" / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +50,13 @@ def test_every_case_is_stored_with_its_inputs():
 @pytest.mark.parametrize("kernels", ["spec", "fast"])
 def test_our_own_text_passes(pipe, kernels):
     for expected in STORED.values():
+        case = as_case(expected)
         if expected.id in REFUSALS:
             with pytest.raises(BadRequest):
-                run_case(as_case(expected), pipe, dtype="float32")
+                run_case(case, model_of(case, pipe), dtype="float32")
             continue
         with primitive.mode(kernels):
-            result = suite.judged(expected, run_case(as_case(expected), pipe, dtype="float32"))
+            result = suite.judged(expected, run_case(case, model_of(case, pipe), dtype="float32"))
         assert result.outcome == PASS, (expected.id, result.note, [row for row in result.rows if row.outcome != PASS])
 
 
@@ -71,35 +73,24 @@ def test_a_bound_stands_between_what_is_right_and_what_is_wrong():
     assert seen > 30
 
 
-NETWORK = {"text_encoder", "unet", "vae"}
-VARIANTS = [(m, name) for m in mutants.mutants() if NETWORK & set(m.stages) for name in m.variants]
-# Not a bug of these models or cases: the model has QuickGELU and factor 0.18215; a layer that is not a case's.
-# No case has a softmax of large scores, numbers beyond float16, a pooled vector, or guidance below 1: tests/golden/test_bugs.py.
-# Two variants are of SDXL's pieces.
-ELSEWHERE = {
-    "softmax-naive", "vae-fp16", "te-pool-argmax", "cfg-off", "cfg-pooled-swap (pooled)",
-    "uncond-zeros (encoded where zeros are meant)",
-}  # fmt: skip
-SAME = ELSEWHERE | {"te-quickgelu-for-gelu", "vae-scale", "w-square-T (this layer)", "w-missing (bias)", "w-missing (weight)"}
-LOOP = {"uncond-zeros", "te-clipskip-cfg", "cfg-pooled-swap"}  # what the texts are for is seen in trajectories
+VARIANTS = [(m, name) for m in mutants.mutants() for name in m.variants]
+MATRIX = {row["id"]: row["cases"] for row in json.loads((DOCS / "suite_matrix.json").read_text())}
+# What the cases themselves have, and what no golden trace shows either: it is no bug there.
+NO_BUG = {"noise-rng (torch)", "vae-scale (SD 1.x's)"}
+
+
+def test_the_matrix_has_every_bug():
+    assert list(MATRIX) == [f"{mutant.id} ({variant})" for mutant, variant in VARIANTS], "run python tools/suite_matrix.py"
+    assert {name for name, failed in MATRIX.items() if not failed} == NO_BUG
+    assert not NO_BUG & suite_matrix.visible(DOCS / "matrix.json")
 
 
 @pytest.mark.parametrize(("mutant", "variant"), VARIANTS, ids=lambda v: getattr(v, "id", v))
 def test_a_port_with_a_bug_fails(pipe, mutant, variant):
-    if {mutant.id, f"{mutant.id} ({variant})"} & SAME:
-        return
-    setting = Setting.of(pipe, {"prompt": "a fox", "negative_prompt": "", "steps": 1})
-    levels = ("L4",) if mutant.id in LOOP else ("L1", "L2", "L0")
-    with mutant.variants[variant](Site(setting, "")) as changed, np.errstate(all="ignore"):
-        for expected in STORED.values():
-            if expected.id.partition("/")[0] in levels and expected.id not in REFUSALS:
-                try:
-                    given = run_case(as_case(expected), changed.pipe, dtype="float32")
-                except ValueError:
-                    return  # sizes that do not fit are noticed by anybody
-                if suite.judged(expected, given).outcome == FAIL:
-                    return
-    raise AssertionError(f"no case fails with {mutant.id} ({variant})")
+    for name in MATRIX[f"{mutant.id} ({variant})"][:1]:
+        expected = STORED[name.removesuffix(suite_matrix.STOPS)]
+        given = suite_matrix.with_bug(mutant, variant, expected, pipe)
+        assert any(one is None or suite.judged(expected, one).outcome == FAIL for one in given), name
 
 
 def test_only_a_pass_is_a_pass(capsys):

@@ -85,7 +85,8 @@ def time(x: Torch, c: Mapping[str, Any]) -> Made:
 def text_layer(x: Torch, c: Mapping[str, Any]) -> Made:
     """A layer of the text encoder, each token seeing those before it."""
     tokens = x["x"].shape[1]
-    config = CLIPTextConfig(**TEXT_CONFIG, bos_token_id=1, pad_token_id=1, attn_implementation="sdpa")
+    told = {**TEXT_CONFIG, "hidden_act": c.get("hidden_act", TEXT_CONFIG["hidden_act"])}
+    config = CLIPTextConfig(**told, bos_token_id=1, pad_token_id=1, attn_implementation="sdpa")
     mask = torch.full((tokens, tokens), -torch.inf, dtype=x["x"].dtype).triu(1)
     return {"out": loaded(CLIPEncoderLayer(config), x)(x["x"], mask[None, None])}
 

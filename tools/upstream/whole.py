@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,13 @@ def opened(folder: Path, precision: torch.dtype) -> diffusers.StableDiffusionPip
 
 
 def text_encoder(x: Torch, c: Mapping[str, Any], pipe: Any) -> dict[str, torch.Tensor]:
-    """The last layer, normalised, and the row of the end of the text."""
-    made = pipe.text_encoder(x["ids"])
+    """The last layer, normalised, and the row of the end of the text; with the rows of added words, where there are any."""
+    model = pipe.text_encoder
+    if "added" in x:
+        model = copy.deepcopy(model)
+        table = torch.cat([model.get_input_embeddings().weight, x["added"]])
+        model.set_input_embeddings(torch.nn.Embedding.from_pretrained(table))
+    made = model(x["ids"])
     return {"hidden": made.last_hidden_state, "pooled": made.pooler_output}
 
 

@@ -90,7 +90,9 @@ def strided(sampler: Sampler) -> bool:
 
 
 def next_listed(grid: Grid) -> Grid:
-    """Every step ends where the next begins."""
+    """Every step ends where the next begins; LCM's have no ends of their own."""
+    if "targets" not in grid.policy:
+        return grid
     return replace(grid, policy={**grid.policy, "targets": grid.sigmas[1:]})
 
 
