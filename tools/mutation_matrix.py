@@ -150,26 +150,41 @@ def visible(added: Mapping[str, float], truth: Trace, dtype: str) -> bool:
     return any(error > ROOM * spreads[name] for name, error in added.items())
 
 
-def single(mutant: Mutant, variant: str, dtype: str) -> dict[str, Any]:
-    """One bug in the first case in which it can be seen."""
+def settings_of(mutant: Mutant, variant: str) -> tuple[str, ...]:
+    """The cases in which a bug may be seen, those first in which it is known to show."""
     known = [case for case, name, shown in table() if (name, shown) == (mutant.id, variant)]
     of_the_same = [case for case, name, _ in table() if name == mutant.id]
-    for name in dict.fromkeys((*known, *of_the_same, *EVERYDAY)):
-        setting, truth = golden(name)
-        for place in PLACES:
-            if visible(added_by(mutant, variant, name, place), truth, dtype):
-                theirs = port([(mutant, variant)], name, dtype, place)
-                return {"dtype": dtype, "setting": name, "visible": True, **told(theirs, setting, truth, {mutant.id})}
+    return tuple(dict.fromkeys((*known, *of_the_same, *EVERYDAY)))
+
+
+def shows(mutant: Mutant, variant: str, name: str, dtype: str) -> str | None:
+    """The place in which a bug is seen in a case, if there is one."""
+    truth = golden(name)[1]
+    return next((place for place in PLACES if visible(added_by(mutant, variant, name, place), truth, dtype)), None)
+
+
+def single(mutant: Mutant, variant: str, dtype: str) -> dict[str, Any]:
+    """One bug in the first case in which it can be seen."""
+    for name in settings_of(mutant, variant):
+        place = shows(mutant, variant, name, dtype)
+        if place is not None:
+            theirs = port([(mutant, variant)], name, dtype, place)
+            return {"dtype": dtype, "setting": name, "visible": True, **told(theirs, *golden(name), {mutant.id})}
     return {"dtype": dtype, "setting": None, "visible": False}
 
 
 def pair(one: tuple[Mutant, str], other: tuple[Mutant, str]) -> dict[str, Any]:
-    """Two bugs at once, in float32."""
-    setting, truth = golden("plain")
-    theirs = port([one, other], "plain", "float32", PLACES[0])
-    if not any(visible(added_by(*bug, "plain", PLACES[0]), truth, "float32") for bug in (one, other)):
-        return {"dtype": "float32", "setting": "plain", "visible": False}
-    return {"dtype": "float32", "setting": "plain", "visible": True, **told(theirs, setting, truth, {one[0].id, other[0].id})}
+    """Two bugs at once, in float32: in the first case in which both are seen, or else in one in which one of them is."""
+    best: tuple[str, str] | None = None
+    for name in dict.fromkeys((*settings_of(*one), *settings_of(*other))):
+        places = [place for bug in (one, other) if (place := shows(*bug, name, "float32")) is not None]
+        best = (name, places[0]) if places and best is None or len(places) == 2 else best
+        if len(places) == 2:
+            break
+    if best is None:
+        return {"dtype": "float32", "setting": None, "visible": False}
+    theirs = port([one, other], best[0], "float32", best[1])
+    return {"dtype": "float32", "setting": best[0], "visible": True, **told(theirs, *golden(best[0]), {one[0].id, other[0].id})}
 
 
 def told(theirs: Trace | None, setting: Setting, truth: Trace, ids: set[str]) -> dict[str, Any]:

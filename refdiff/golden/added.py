@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from refdiff.golden.compare import Report, aligned, compare, relative
+from refdiff.golden.compare import Report, aligned, compare, on_threads, relative
 from refdiff.golden.format import Trace
 from refdiff.golden.stages import Given, Setting, Stage, mixed, run_stage, stages_of
 
@@ -67,7 +67,8 @@ def relative_errors(tensors: Mapping[str, np.ndarray], others: Mapping[str, np.n
 
     Of theirs beside ours (`forced`) they are the errors added, of ours beside the golden ones the errors inherited.
     """
-    return {name: relative(x, others[name]) for name, x in tensors.items() if name in others and x.shape == others[name].shape}
+    names = [name for name, x in tensors.items() if name in others and x.shape == others[name].shape]
+    return dict(zip(names, on_threads(lambda name: relative(tensors[name], others[name]), names), strict=True))
 
 
 def compare_with(setting: Setting, theirs: Trace, golden: Trace) -> Report:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from refdiff.golden.format import Trace
 
+T = TypeVar("T")
 PASS, FAIL, MISSING, UNSUPPORTED = "pass", "fail", "missing", "unsupported"
 # Relative L2 errors that are allowed where a manifest has none of its own, by the precision of the tensor.
 ADDED = {"exact": 0.0, "float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 8e-2}
@@ -87,24 +91,37 @@ def compare(
     unsupported where their manifest lists it so, else missing.
     """
     added, inherited = added or {}, inherited or {}
-    rows = []
     unsupported = frozenset(theirs.manifest.get("unsupported", ()))
-    for name, want in golden.tensors.items():
+
+    def row(name: str) -> Row:
         if name not in theirs.tensors:
-            rows.append(Row(name, UNSUPPORTED if name in unsupported else MISSING))
-            continue
-        row = _row(name, theirs, want, golden, added.get(name))
-        rows.append(replace(row, inherited=inherited.get(name)))
+            return Row(name, UNSUPPORTED if name in unsupported else MISSING)
+        found = _row(name, theirs, golden.tensors[name], golden, added.get(name))
+        return replace(found, inherited=inherited.get(name))
+
+    rows = on_threads(row, golden.tensors)
     return Report(tuple(rows), tuple(name for name in theirs.tensors if name not in golden.tensors))
+
+
+def on_threads(function: Callable[[str], T], names: Iterable[str]) -> list[T]:
+    """What a function gives for each name, in their order; one tensor a thread, for in a large trace each takes a while."""
+
+    @np.errstate(all="ignore")  # their numbers may be NaN or too large
+    def quietly(name: str) -> T:
+        return function(name)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(quietly, names))
 
 
 def aligned(theirs: Trace, golden: Trace) -> Trace:
     """Their tensors in the golden layout, where one can be recognised."""
-    found = {}
-    for name, x in theirs.tensors.items():
-        want = golden.tensors.get(name)
-        found[name] = x if want is None else recognised(x, want)[0]
-    return Trace(found, theirs.manifest)
+
+    def known(name: str) -> np.ndarray:
+        x, want = theirs.tensors[name], golden.tensors.get(name)
+        return x if want is None else recognised(x, want)[0]
+
+    return Trace(dict(zip(theirs.tensors, on_threads(known, theirs.tensors), strict=True)), theirs.manifest)
 
 
 def _row(name: str, theirs: Trace, want: np.ndarray, golden: Trace, added: float | None) -> Row:
@@ -148,13 +165,19 @@ def kind_of(x: np.ndarray) -> str:
     """
     if x.dtype.kind != "f":
         return "exact"
-    if x.dtype != np.float32 or x.size < FEW or (x == np.rint(x)).all():
+    if x.dtype != np.float32 or x.size < FEW:
         return str(x.dtype)
-    bits = np.ascontiguousarray(x).view(np.uint32)
-    if not (bits & np.uint32(0xFFFF)).any():
-        return "bfloat16"
-    with np.errstate(over="ignore"):
-        return "float16" if np.array_equal(x.astype(np.float16).astype(np.float32), x) else "float32"
+    whole = brain = half = True
+    flat = x.reshape(-1)
+    for start in range(0, x.size, PIECE):
+        piece = np.ascontiguousarray(flat[start : start + PIECE])
+        whole = whole and bool((piece == np.rint(piece)).all())
+        brain = brain and not (piece.view(np.uint32) & np.uint32(0xFFFF)).any()
+        with np.errstate(over="ignore"):
+            half = half and np.array_equal(piece.astype(np.float16).astype(np.float32), piece)
+        if not (whole or brain or half):
+            break
+    return "bfloat16" if brain and not whole else "float16" if half and not whole else "float32"
 
 
 def kind_of_noise(theirs: Trace, x: np.ndarray) -> str:
@@ -206,14 +229,14 @@ def _pieces(got: np.ndarray, want: np.ndarray) -> Iterator[tuple[int, np.ndarray
 def _ulp(got: np.ndarray, want: np.ndarray) -> float:
     """The largest difference in units in the last place of float32."""
     with np.errstate(over="ignore"):
-        places = [_ordered(x.astype(np.float32)) for x in (got, want)]
-    return float(np.abs(places[0] - places[1]).max(initial=0))
+        a, b = (_ordered(x.astype(np.float32)) for x in (got, want))
+    return float((np.maximum(a, b) - np.minimum(a, b)).max(initial=0))
 
 
 def _ordered(x: np.ndarray) -> np.ndarray:
-    """The bits of a float32 as whole numbers that grow with it."""
-    bits = np.ascontiguousarray(x).view(np.int32).astype(np.int64)
-    return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+    """The bits of a float32 as whole numbers that grow with it, both zeros in the middle."""
+    bits, middle = np.ascontiguousarray(x).view(np.uint32), np.uint32(1 << 31)
+    return np.where(bits < middle, bits + middle, -bits)
 
 
 def recognised(x: np.ndarray, want: np.ndarray) -> tuple[np.ndarray, str]:
