@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refdiff.core.params import Declaration, Leaf, Params
 from refdiff.core.tap import tap
-from refdiff.ops import conv2d, linear
+from refdiff.ops import conv2d, linear, upsample_conv2d
 from refdiff.xp import Array
 
 
@@ -40,6 +40,11 @@ def conv1x1(p: Params, x: Array) -> Array:
 def conv3x3(p: Params, x: Array) -> Array:
     """A 3x3 convolution that keeps the size.  Shapes: [B,C,H,W] -> [B,C',H,W]"""
     return tap(p.path, conv2d(x, p.weight, p.bias, stride=1, padding=(1, 1, 1, 1)))
+
+
+def upsample_conv3x3(p: Params, x: Array) -> Array:
+    """Twice the size, and then conv3x3.  Shapes: [B,C,H,W] -> [B,C',2H,2W]"""
+    return tap(p.path, upsample_conv2d(x, p.weight, p.bias))
 
 
 def tokens(x: Array) -> Array:

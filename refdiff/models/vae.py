@@ -15,8 +15,18 @@ from refdiff.core.params import Declaration, Params, numbered
 from refdiff.core.tap import tap, unit
 from refdiff.errors import BadRequest
 from refdiff.models.config import read_config
-from refdiff.models.layers import affine, conv1x1, conv3x3, conv_params, linear_params, norm_params, pixels, tokens
-from refdiff.ops import attention, clip, conv2d, exp, group_norm, group_norm_silu, split, upsample_nearest
+from refdiff.models.layers import (
+    affine,
+    conv1x1,
+    conv3x3,
+    conv_params,
+    linear_params,
+    norm_params,
+    pixels,
+    tokens,
+    upsample_conv3x3,
+)
+from refdiff.ops import attention, clip, conv2d, exp, group_norm, group_norm_silu, split
 from refdiff.xp import Array
 
 NORM_EPS = 1e-6  # of every GroupNorm in the autoencoder
@@ -157,8 +167,7 @@ def decoder(p: Params, config: VAEConfig, z: Array) -> Array:
         for resnet in block.resnets:
             x = resnet_block(resnet, config, x)
         if "upsamplers" in block:
-            x = upsample_nearest(x, height=2 * x.shape[2], width=2 * x.shape[3])  # [B,C,H,W] -> [B,C,2H,2W]
-            x = tap(block.upsamplers[0].path, conv3x3(block.upsamplers[0].conv, x))
+            x = tap(block.upsamplers[0].path, upsample_conv3x3(block.upsamplers[0].conv, x))  # [B,C,H,W] -> [B,C,2H,2W]
         x = tap(block.path, x)
     x = group_norm_silu(x, p.conv_norm_out.weight, p.conv_norm_out.bias, groups=config.norm_num_groups, eps=NORM_EPS)
     return conv3x3(p.conv_out, x)

@@ -26,10 +26,11 @@ from refdiff.ops.conv import conv2d
 from refdiff.ops.embedding import embedding, timestep_embedding
 from refdiff.ops.linear import linear
 from refdiff.ops.norm import group_norm, group_norm_silu, layer_norm
-from refdiff.ops.resample import upsample_nearest
+from refdiff.ops.resample import upsample_conv2d, upsample_nearest
 
 __all__ = [
     "absolute", "add", "attention", "clip", "concatenate", "conv2d", "crop", "embedding", "exp", "geglu", "gelu", "gelu_tanh",
     "group_norm", "group_norm_silu", "layer_norm", "linear", "mean", "multiply", "quick_gelu", "reshape", "silu", "softmax",
-    "split", "square", "subtract", "timestep_embedding", "transpose", "upsample_nearest",
+    "split", "square", "subtract", "timestep_embedding", "transpose", "upsample_conv2d",
+    "upsample_nearest",
 ]  # fmt: skip

@@ -42,6 +42,22 @@ def test_equals_the_direct_form(call):
 
 
 @given(calls(), st.sampled_from([1, 1000]))
+def test_of_a_doubled_picture(call, large):
+    x, weight, bias, _ = call
+    want = ops.upsample_conv2d.spec(*(a.astype(np.float64) for a in (x, weight, bias)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "SMALL", 0)
+        patch.setattr(winograd, "LARGE", large)
+        found = []
+        for threads in (1, 2):
+            patch.setattr(common, "THREADS", threads)
+            found.append(winograd.doubled_conv3x3(x, weight, bias))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert found[0].shape == want.shape and found[0].dtype == F32
+    assert np.abs(found[0] - want).max() < 2e-5 * max(np.abs(want).max(), 1.0)  # as above
+
+
+@given(calls(), st.sampled_from([1, 1000]))
 def test_two_threads_give_the_bits_of_one(call, large):
     x, weight, bias, padding = call
     with pytest.MonkeyPatch.context() as patch:

@@ -98,6 +98,13 @@ def upsample_calls(draw, dtype):
 
 
 @st.composite
+def upsample_conv2d_calls(draw, dtype):
+    batch, inputs, outputs = draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    x = draw(reals((batch, inputs, draw(st.integers(1, 4)), draw(st.integers(1, 4))), dtype))
+    return Call((x, draw(reals((outputs, inputs, 3, 3), dtype)), draw(reals((outputs,), dtype))), {})
+
+
+@st.composite
 def embedding_calls(draw, dtype):
     rows, shape = draw(st.integers(1, 6)), draw(shapes(1, 2))
     kind = draw(st.sampled_from([np.int32, np.int64]))
@@ -179,5 +186,6 @@ CASES = {
     "square": Case(elementwise_calls, witness.square),
     "subtract": Case(pair_calls, witness.subtract),
     "transpose": Case(transpose_calls, witness.transpose),
+    "upsample_conv2d": Case(upsample_conv2d_calls, witness.upsample_conv2d),
     "upsample_nearest": Case(upsample_calls, witness.upsample_nearest),
 }

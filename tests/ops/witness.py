@@ -140,6 +140,12 @@ def upsample_nearest(x, *, height, width):
     return y
 
 
+def upsample_conv2d(x, weight, bias):
+    """The one after the other."""
+    doubled = upsample_nearest(x, height=2 * x.shape[2], width=2 * x.shape[3])
+    return conv2d(doubled, weight, bias, stride=1, padding=(1, 1, 1, 1))
+
+
 def embedding(table, ids):
     """The row of each id."""
     y = np.empty((*ids.shape, table.shape[1]))

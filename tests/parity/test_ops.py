@@ -85,6 +85,12 @@ CASES = {
         )
         for height, width in [(10, 8), (9, 7), (13, 4), (15, 9)]
     },
+    "upsample_conv2d": (
+        ops.upsample_conv2d,
+        lambda x, w, b: F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), w, b, padding=1),
+        [(2, 3, 5, 4), (6, 3, 3, 3), (6,)],
+        {},
+    ),
     "add": (ops.add, torch.add, [(2, 3, 1, 5), (3, 4, 1)], {}),
     "subtract": (ops.subtract, torch.sub, [(3, 1), (2, 3, 4)], {}),
     "multiply": (ops.multiply, torch.mul, [(2, 3, 1, 5), (1, 4, 1)], {}),

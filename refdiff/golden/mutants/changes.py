@@ -199,6 +199,15 @@ def everywhere(name: str, function: Any) -> list[Change]:
     return [(module, name, function) for module in (clip_text, transformer, unet, vae) if hasattr(module, name)]
 
 
+def convolutions(conv3x3: Any, upsample: Any) -> list[Change]:
+    """The 3x3 convolutions of every network, the one that is fused with upsampling too."""
+
+    def upsample_conv3x3(p: Any, x: Any) -> Any:
+        return conv3x3(p, upsample(x, height=2 * x.shape[2], width=2 * x.shape[3]))
+
+    return everywhere("conv3x3", conv3x3) + everywhere("upsample_conv3x3", upsample_conv3x3)
+
+
 def w_square(site: Site) -> list[Change]:
     """The layer of the wrong tensor, or those that its value depends on within the part, transposed."""
 
@@ -236,7 +245,7 @@ def w_missing(what: str) -> Any:
             weight, bias = (p.weight, 0 * p.bias) if what == "bias" else (0 * p.weight, p.bias)
             return tap(p.path, ops.conv2d(x, weight, bias, stride=1, padding=(1, 1, 1, 1)))
 
-        return everywhere("affine", affine) + everywhere("conv3x3", conv3x3)
+        return everywhere("affine", affine) + convolutions(conv3x3, ops.upsample_nearest)
 
     return make
 

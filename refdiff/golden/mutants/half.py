@@ -70,7 +70,8 @@ def rounded_convolutions(rounded: Round) -> Variant:
     def conv1x1(p: Any, x: Any) -> Any:
         return tap(p.path, rounded(ops.conv2d(x, p.weight, p.bias, stride=1, padding=(0, 0, 0, 0))))
 
-    return patched((vae, "conv3x3", conv3x3), (vae, "conv1x1", conv1x1))
+    changed = changes.convolutions(conv3x3, ops.upsample_nearest)
+    return patched(*(change for change in changed if change[0] is vae), (vae, "conv1x1", conv1x1))
 
 
 VARIANTS: Variants = {

@@ -8,7 +8,7 @@ from refdiff import ops
 from refdiff.core.tap import tap
 from refdiff.golden.mutants import changes
 from refdiff.golden.mutants.kind import Change, Variants, by_site, patched, with_constants
-from refdiff.models import clip_text, transformer, unet, vae
+from refdiff.models import clip_text, layers, transformer, unet, vae
 
 
 def silu_of_time(inside: Any, outside: Any) -> list[Change]:
@@ -91,15 +91,17 @@ VARIANTS: Variants = {
     "skip-add": {"order": patched((unet, "concatenate", changes.skip_first))},
     "up-size": {"other side": patched((unet, "crop", missing_crop))},
     "up-mode": {
-        "bilinear": patched((unet, "upsample_nearest", changes.bilinear), (vae, "upsample_nearest", changes.bilinear)),
+        "bilinear": patched(
+            (unet, "upsample_nearest", changes.bilinear), *changes.convolutions(layers.conv3x3, changes.bilinear)
+        ),
         "bilinear to the skip's size": patched((unet, "upsample_nearest", unchanged), (unet, "crop", changes.bilinear)),
     },
     "unet-down-pad": {"one side": patched((unet, "conv2d", changes.one_sided))},
     "proj-linear-conv": {"reshape": patched((transformer, "tokens", unmoved_tokens))},
     "w-square-T": {"this layer": by_site(changes.w_square), "every square layer": by_site(changes.w_all_square)},
     "w-conv-flip": {
-        "transposed": by_site(lambda site: changes.everywhere("conv3x3", changes.flipped_kernel)),
-        "turned": by_site(lambda site: changes.everywhere("conv3x3", changes.rotated_kernel)),
+        "transposed": by_site(lambda site: changes.convolutions(changes.flipped_kernel, ops.upsample_nearest)),
+        "turned": by_site(lambda site: changes.convolutions(changes.rotated_kernel, ops.upsample_nearest)),
     },
     "w-missing": {"bias": by_site(changes.w_missing("bias")), "weight": by_site(changes.w_missing("weight"))},
 }

@@ -9,6 +9,7 @@ from refdiff.kernels.cpu.common import nchw, nhwc, padded_nhwc, require_float32
 from refdiff.kernels.cpu.gradient import weight_gradient
 from refdiff.kernels.cpu.halves import widened
 from refdiff.kernels.cpu.product import Weight, product
+from refdiff.kernels.cpu.resample import upsample_nearest, upsample_nearest_vjp
 from refdiff.ops.conv import Padding
 
 
@@ -54,6 +55,24 @@ def conv2d_vjp(
         dweight = _weight_gradient(g, x, weight.shape, stride, padding)
     rows = nhwc(g).reshape(-1, len(weight))
     return dx, dweight, np.ones(len(rows), dtype=np.float32) @ rows
+
+
+def upsample_conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Shapes: [B,C,H,W], [O,C,3,3], [O] -> [B,O,2H,2W]"""
+    require_float32(x, bias)
+    size = {"height": 2 * x.shape[2], "width": 2 * x.shape[3]}
+    if winograd.is_faster((*x.shape[:2], *size.values()), weight.shape, 1, winograd.LEAST):
+        return winograd.doubled_conv3x3(x, weight, bias)
+    return conv2d(upsample_nearest(x, **size), weight, bias, stride=1, padding=(1, 1, 1, 1))
+
+
+def upsample_conv2d_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple:
+    """The gradients of upsample_conv2d, through the picture of twice the size."""
+    require_float32(g, x, weight, bias)
+    size = {"height": 2 * x.shape[2], "width": 2 * x.shape[3]}
+    doubled = upsample_nearest(x, **size)
+    g_doubled, *others = conv2d_vjp(g, out, doubled, weight, bias, stride=1, padding=(1, 1, 1, 1))
+    return (*upsample_nearest_vjp(g_doubled, doubled, x, **size), *others)
 
 
 def _weight_gradient(g: np.ndarray, x: np.ndarray, shape: tuple[int, ...], stride: int, padding: Padding) -> np.ndarray:
@@ -114,4 +133,9 @@ def _taps(image: np.ndarray, tall: int, wide: int) -> np.ndarray:
     return (np.arange(tall)[:, None] * image.shape[2] + np.arange(wide)).ravel() * image.shape[3]
 
 
-KERNELS = {"conv2d": conv2d, "conv2d_vjp": conv2d_vjp}
+KERNELS = {
+    "conv2d": conv2d,
+    "conv2d_vjp": conv2d_vjp,
+    "upsample_conv2d": upsample_conv2d,
+    "upsample_conv2d_vjp": upsample_conv2d_vjp,
+}

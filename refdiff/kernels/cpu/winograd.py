@@ -21,8 +21,8 @@ from refdiff.kernels.cpu.vector import multiply_tile
 from refdiff.kernels.cpu.winograd_tiles import (
     LANES,
     OUT,
-    POINTS,
     SIDE,
+    SIDE_DOUBLED,
     _transform_inputs,
     _transform_outputs,
     _transform_weights,
@@ -51,28 +51,41 @@ def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int, leas
 def conv3x3(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, padding: tuple[int, int, int, int]) -> np.ndarray:
     """Shapes: [B,C,H,W], [O,C,3,3], [O] -> [B,O,H',W']"""
     top, bottom, left, right = padding
-    rows, columns = x.shape[2] + top + bottom - 2, x.shape[3] + left + right - 2
-    down, across = -(-rows // OUT), -(-columns // OUT)
-    first = np.zeros(-(-len(bias) // COLUMNS) * COLUMNS, np.float32)
+    size = x.shape[2] + top + bottom - 2, x.shape[3] + left + right - 2
+    return _convolved(nhwc(x), weight, bias, (top, left), size, SIDE)
+
+
+def doubled_conv3x3(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """The convolution, with one pixel of padding, of the picture with every pixel doubled, which is never made.
+
+    Shapes: [B,C,H,W], [O,C,3,3], [O] -> [B,O,2H,2W]
+    """
+    return _convolved(nhwc(x), weight, bias, (1, 1), (2 * x.shape[2], 2 * x.shape[3]), SIDE_DOUBLED)
+
+
+def _convolved(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, padding: tuple, size: tuple, side: int) -> np.ndarray:
+    down, across = -(-size[0] // OUT), -(-size[1] // OUT)
+    first = np.zeros(_whole(len(bias), COLUMNS), np.float32)
     first[: len(bias)] = bias
-    out = result(x.shape[0], rows, columns, len(weight))
+    out = result(len(image), *size, len(weight))
     run = _by_tiles if down * across >= LARGE else _by_panels
-    run(nhwc(x), np.ascontiguousarray(weight), first, (top, left, down, across), out)
+    run(image, np.ascontiguousarray(weight), first, (*padding, down, across, side), out)
     return nchw(out)
 
 
 def _by_tiles(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tuple, out: np.ndarray) -> None:
     """Each thread does its own tiles from the first transform to the last, a block at a time."""
-    panels = prepared("winograd", weight, transformed_weight)
+    side = place[4]
+    panels = prepared(f"winograd {side}", weight, lambda w: transformed_weight(w, side))
     count = len(image) * place[2] * place[3]
     block = min(BLOCK, _whole(-(-count // common.THREADS), ROWS))
-    parallel(_tiles, -(-count // block), POINTS * count * panels.shape[2], block, count, image, panels, bias, place, out)
+    parallel(_tiles, -(-count // block), side * side * count * panels.shape[2], block, count, image, panels, bias, place, out)
 
 
 def _tiles(start: int, stop: int, block: int, count: int, *rest: Any) -> None:
     image, panels, bias, place, out = rest
-    deep, width = _whole(image.shape[3], LANES), len(bias)
-    inputs, outputs = scratch("inputs", POINTS * (block * deep + SPARE)), scratch("outputs", POINTS * (block * width + SPARE))
+    deep, width, points = _whole(image.shape[3], LANES), len(bias), place[4] ** 2
+    inputs, outputs = scratch("inputs", points * (block * deep + SPARE)), scratch("outputs", points * (block * width + SPARE))
     patch, tile, zeros = (np.zeros(shape, np.float32) for shape in ((SIDE, SIDE, deep), (OUT, OUT, width), COLUMNS))
     steps = (block * deep + SPARE, panels[0].size, panels[0, 0].size, block * width + SPARE)
     for first in range(start * block, min(stop * block, count), block):
@@ -80,17 +93,17 @@ def _tiles(start: int, stop: int, block: int, count: int, *rest: Any) -> None:
         places = np.minimum(np.arange(_whole(many, ROWS)), many - 1) * deep
         _transform_inputs(first, first + many, first, image, (*place, steps[0]), patch, inputs)
         for k in range(0, panels.shape[2], DEPTH):
-            size = min(DEPTH, panels.shape[2] - k), panels.shape[1]
+            size = points, min(DEPTH, panels.shape[2] - k), panels.shape[1]
             _products(places, inputs[k:], panels.reshape(-1)[k * COLUMNS :], zeros, outputs, size, steps, k == 0)
         _transform_outputs(first, first + many, first, outputs, (*place[2:], 0, width, steps[3]), bias, tile, out)
 
 
 def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tuple, out: np.ndarray) -> None:
     """All tiles are transformed; then each thread does its own panels of outputs."""
-    count, deep = len(image) * place[2] * place[3], _whole(image.shape[3], LANES)
+    count, deep, points = len(image) * place[2] * place[3], _whole(image.shape[3], LANES), place[4] ** 2
     step = _whole(count, ROWS) * deep + SPARE
-    inputs = scratch("inputs", POINTS * step)
-    work = POINTS * count * deep
+    inputs = scratch("inputs", points * step)
+    work = points * count * deep
     parallel(_inputs, count, work, image, (*place, step), deep, inputs)
     places = np.minimum(np.arange(_whole(count, ROWS)), count - 1) * deep
     parallel(_panels, len(bias) // COLUMNS, work * len(bias), places, count, inputs, step, widened(weight), bias, place, out)
@@ -102,31 +115,31 @@ def _inputs(start: int, stop: int, image: np.ndarray, place: tuple, deep: int, i
 
 def _panels(start: int, stop: int, places: np.ndarray, count: int, *rest: Any) -> None:
     inputs, step, weight, bias, place, out = rest
-    channels = weight.shape[1]
-    packed, taps = scratch("packed", POINTS * (SLICE * COLUMNS + SPARE)), scratch("taps", 9 * LANES * COLUMNS)
-    outputs = scratch("outputs", POINTS * (len(places) * COLUMNS + SPARE))
+    channels, points = weight.shape[1], place[4] ** 2
+    packed, taps = scratch("packed", points * (SLICE * COLUMNS + SPARE)), scratch("taps", 9 * LANES * COLUMNS)
+    outputs = scratch("outputs", points * (len(places) * COLUMNS + SPARE))
     tile, zeros = np.zeros((OUT, OUT, COLUMNS), np.float32), np.zeros(COLUMNS, np.float32)
-    steps = (step, SLICE * COLUMNS + SPARE, 0, len(places) * COLUMNS + SPARE)
+    steps, size = (step, SLICE * COLUMNS + SPARE, 0, len(places) * COLUMNS + SPARE), (*weight.shape[:2], place[4])
     for panel in range(start, stop):
         for k in range(0, channels, SLICE):
             deep = min(SLICE, channels - k)
-            _transform_weights(weight.reshape(-1), weight.shape[:2], panel, k, deep, taps, packed, steps[1])
-            _products(places, inputs[k:], packed, zeros, outputs, (deep, 1), steps, k == 0)
+            _transform_weights(weight.reshape(-1), size, panel, k, deep, taps, packed, steps[1])
+            _products(places, inputs[k:], packed, zeros, outputs, (points, deep, 1), steps, k == 0)
         column = panel * COLUMNS
         _transform_outputs(0, count, 0, outputs, (*place[2:], column, COLUMNS, steps[3]), bias[column:], tile, out)
 
 
-def transformed_weight(weight: np.ndarray) -> np.ndarray:
-    """G g G^T in panels of columns, zeros beyond the last.  Shapes: [O,C,3,3] -> [36,panels,C,columns]"""
+def transformed_weight(weight: np.ndarray, side: int) -> np.ndarray:
+    """G g G^T in panels of columns, zeros beyond the last.  Shapes: [O,C,3,3] -> [side^2,panels,C,columns]"""
     many, channels = weight.shape[:2]
     panels = -(-many // COLUMNS)
-    out = np.empty((POINTS, panels, channels, COLUMNS), dtype=np.float32)
-    parallel(_weights, panels, POINTS * weight.size, widened(weight), out)
+    out = np.empty((side * side, panels, channels, COLUMNS), dtype=np.float32)
+    parallel(_weights, panels, side * side * weight.size, widened(weight), side, out)
     return out
 
 
-def _weights(start: int, stop: int, weight: np.ndarray, out: np.ndarray) -> None:
-    taps, size = scratch("taps", 9 * LANES * COLUMNS), weight.shape[:2]
+def _weights(start: int, stop: int, weight: np.ndarray, side: int, out: np.ndarray) -> None:
+    taps, size = scratch("taps", 9 * LANES * COLUMNS), (*weight.shape[:2], side)
     for panel in range(start, stop):
         for k in range(0, size[1], SLICE):
             at, deep = (panel * size[1] + k) * COLUMNS, min(SLICE, size[1] - k)
@@ -135,16 +148,16 @@ def _weights(start: int, stop: int, weight: np.ndarray, out: np.ndarray) -> None
 
 @jit
 def _products(places, inputs, weights, zeros, outputs, size, steps, begin):
-    """outputs[point] += inputs[point] weights[point], for whole panels and `depth` channels; `begin` starts with zeros.
+    """outputs[point] += inputs[point] weights[point], for all points, whole panels and `depth` channels; `begin` with 0.
 
     `places` says where the rows of `inputs` begin. The steps are from point to point of the inputs, of the weights, from panel to
     panel of these, and from point to point of the outputs.
     """
-    depth, panels = size
+    points, depth, panels = size
     width = panels * COLUMNS
     inputs_at, places_at, weights_at = inputs.ctypes.data, places.ctypes.data, weights.ctypes.data
     zeros_at, out_at = zeros.ctypes.data, outputs.ctypes.data
-    for point in range(POINTS):
+    for point in range(points):
         left = inputs_at + 4 * point * steps[0]
         for p in range(panels):
             right = weights_at + 4 * (point * steps[1] + p * steps[2])

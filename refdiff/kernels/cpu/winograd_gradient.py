@@ -13,8 +13,9 @@ from refdiff.kernels.cpu.common import jit, nhwc, parallel, scratch
 from refdiff.kernels.cpu.gradient import _sum_over_rows
 from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
 from refdiff.kernels.cpu.vector import combination
-from refdiff.kernels.cpu.winograd_tiles import LANES, OUT, POINTS, SIDE, VECTOR, A, G, _transform_inputs
+from refdiff.kernels.cpu.winograd_tiles import LANES, OUT, SIDE, VECTOR, A, G, _transform_inputs
 
+POINTS = SIDE * SIDE
 BLOCK = 4 * DEPTH  # tiles at a time
 SPARE = 16  # floats between points, so that they do not all fall into the same lines of a cache
 _spread, _gathered = (combination(*(tuple(zip(*matrix, strict=True)) for matrix in pair[::-1])) for pair in (A, G))
@@ -49,7 +50,7 @@ def _transform(start: int, stop: int, first: int, pictures: tuple, place: tuple,
     (wide, deep), steps, (outputs, inputs) = rest
     patch, tile = np.empty((SIDE, SIDE, deep), np.float32), np.empty((OUT, OUT, wide), np.float32)
     _transform_gradients(first + start, first + stop, first, pictures[0], (*place[2:], steps[0]), tile, outputs)
-    _transform_inputs(first + start, first + stop, first, pictures[1], (*place, steps[1]), patch, inputs)
+    _transform_inputs(first + start, first + stop, first, pictures[1], (*place, SIDE, steps[1]), patch, inputs)
 
 
 @jit
