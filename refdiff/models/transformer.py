@@ -8,7 +8,7 @@ from __future__ import annotations
 from refdiff.core.params import Declaration, Params, numbered
 from refdiff.core.tap import tap, unit
 from refdiff.models.layers import affine, conv1x1, conv_params, linear_params, norm_params, pixels, tokens
-from refdiff.ops import attention, geglu, group_norm, layer_norm
+from refdiff.ops import add, attention, geglu, group_norm, layer_norm
 from refdiff.xp import Array
 
 
@@ -24,7 +24,7 @@ def spatial_transformer(p: Params, x: Array, context: Array, *, heads: int, grou
     h = tokens(conv1x1(p.proj_in, h))  # [B,C,H,W] -> [B,H*W,C]
     for block in p.transformer_blocks:
         h = transformer_block(block, h, context, heads=heads)
-    return x + conv1x1(p.proj_out, pixels(h, height, width))  # [B,H*W,C] -> [B,C,H,W]
+    return add(x, conv1x1(p.proj_out, pixels(h, height, width)))  # [B,H*W,C] -> [B,C,H,W]
 
 
 def spatial_transformer_params(width: int, context: int) -> Declaration:
@@ -62,12 +62,12 @@ def transformer_block(p: Params, x: Array, context: Array, *, heads: int) -> Arr
     Traps: ln-eps, geglu-swap
     """
     h = tap(p.norm1.path, layer_norm(x, p.norm1.weight, p.norm1.bias, eps=1e-5))
-    x = x + projected_attention(p.attn1, h, h, heads=heads)
+    x = add(x, projected_attention(p.attn1, h, h, heads=heads))
     h = tap(p.norm2.path, layer_norm(x, p.norm2.weight, p.norm2.bias, eps=1e-5))
-    x = x + projected_attention(p.attn2, h, context, heads=heads)
+    x = add(x, projected_attention(p.attn2, h, context, heads=heads))
     h = tap(p.norm3.path, layer_norm(x, p.norm3.weight, p.norm3.bias, eps=1e-5))
     h = tap(p.ff.net[0].path, geglu(affine(p.ff.net[0].proj, h)))  # [B,T,D] -> [B,T,4D]
-    return x + tap(p.ff.path, affine(p.ff.net[2], h))  # [B,T,4D] -> [B,T,D]
+    return add(x, tap(p.ff.path, affine(p.ff.net[2], h)))  # [B,T,4D] -> [B,T,D]
 
 
 def attention_params(width: int, context: int) -> Declaration:

@@ -17,7 +17,7 @@ from refdiff.errors import BadRequest
 from refdiff.models.config import read_config
 from refdiff.models.layers import affine, conv1x1, conv3x3, conv_params, linear_params, norm_params
 from refdiff.models.transformer import spatial_transformer, spatial_transformer_params
-from refdiff.ops import concatenate, conv2d, crop, group_norm_silu, silu, timestep_embedding, upsample_nearest
+from refdiff.ops import add, concatenate, conv2d, crop, group_norm_silu, silu, timestep_embedding, upsample_nearest
 from refdiff.xp import Array, array_module
 
 
@@ -251,7 +251,7 @@ def resnet_block(p: Params, config: UNetConfig, x: Array, temb: Array) -> Array:
     h = conv3x3(p.conv2, h)
     if "conv_shortcut" in p:
         x = conv1x1(p.conv_shortcut, x)  # [B,C,H,W] -> [B,C',H,W]
-    return x + h
+    return add(x, h)
 
 
 def _check(config: UNetConfig) -> None:

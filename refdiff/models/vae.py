@@ -26,7 +26,7 @@ from refdiff.models.layers import (
     tokens,
     upsample_conv3x3,
 )
-from refdiff.ops import attention, clip, conv2d, exp, group_norm, group_norm_silu, split
+from refdiff.ops import add, attention, clip, conv2d, exp, group_norm, group_norm_silu, split
 from refdiff.xp import Array
 
 NORM_EPS = 1e-6  # of every GroupNorm in the autoencoder
@@ -220,7 +220,7 @@ def attention_block(p: Params, config: VAEConfig, x: Array) -> Array:
     h = group_norm(x, p.group_norm.weight, p.group_norm.bias, groups=config.norm_num_groups, eps=NORM_EPS)
     h = tokens(tap(p.group_norm.path, h))  # [B,C,h,w] -> [B,h*w,C]
     h = attention(affine(p.to_q, h), affine(p.to_k, h), affine(p.to_v, h), heads=1, scale=channels**-0.5, causal=False)
-    return x + pixels(affine(p.to_out[0], h), height, width)
+    return add(x, pixels(affine(p.to_out[0], h), height, width))
 
 
 def attention_block_params(width: int) -> Declaration:
@@ -246,7 +246,7 @@ def resnet_block(p: Params, config: VAEConfig, x: Array) -> Array:
     h = conv3x3(p.conv2, h)
     if "conv_shortcut" in p:
         x = conv1x1(p.conv_shortcut, x)  # [B,C,H,W] -> [B,C',H,W]
-    return x + h
+    return add(x, h)
 
 
 def resnet_params(channels_in: int, channels_out: int) -> Declaration:

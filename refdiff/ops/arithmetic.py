@@ -1,6 +1,7 @@
 """Sums, products, reductions and rearrangements: what the models write with `+`, `*`, `.reshape` and `.transpose`.
 
-On plain arrays those operators are the array module's own; on recorded variables they are the primitives below.
+On plain arrays those operators are the array module's own; on recorded variables they are the primitives below. Large sums of
+equals are written with `add`, which has a kernel.
 """
 
 from __future__ import annotations

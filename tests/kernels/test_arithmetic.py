@@ -1,0 +1,42 @@
+"""The sum of two large arrays is NumPy's, to the bit, in any layout and on any number of threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refdiff.core.primitive import Unsupported
+from refdiff.kernels.cpu import common
+from refdiff.kernels.cpu.arithmetic import add
+from tests.ops.arrays import reals
+
+F32 = np.float32
+
+
+@given(st.data(), st.permutations(range(4)))
+def test_is_numpys_sum(data, axes):
+    shape = data.draw(st.tuples(*[st.integers(1, 5)] * 4))
+    one, other = (np.ascontiguousarray(data.draw(reals(shape, F32))).transpose(axes) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "SMALL", 0)
+        for threads in (1, 2, 3):
+            patch.setattr(common, "THREADS", threads)
+            found = add(one, other)
+            np.testing.assert_array_equal(found, one + other)
+            assert found.transpose(np.argsort(axes)).flags.c_contiguous  # the layout of both
+
+
+@pytest.mark.parametrize(
+    "other", [3.0, np.zeros((2, 1), F32), np.zeros((3, 2), F32).T, np.zeros((2, 3)), np.zeros((2, 6), F32)[:, ::2]]
+)
+def test_leaves_the_rest_to_the_specification(other):
+    with pytest.raises(Unsupported):
+        add(np.zeros((2, 3), F32), other)
+
+
+def test_gaps_are_left_to_the_specification():
+    gaps = np.zeros((2, 6), F32)[:, ::2]
+    with pytest.raises(Unsupported):
+        add(gaps, gaps)
