@@ -5,15 +5,23 @@ Exit codes: 0 done; 1 the answer is no; 2 the request is wrong, in one line; 3 i
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from refdiff.cli.asked import check_options, steps_asked, steps_made, times_of
 from refdiff.cli.lazy import LazyGroup
-from refdiff.cli.pictures import announce_compilation, output_files, progress_bar, save_png, save_step
+from refdiff.cli.pictures import (
+    announce_compilation,
+    check_preview,
+    output_files,
+    progress_bar,
+    save_png,
+    save_preview,
+    save_step,
+)
 
 DONE, NO, WRONG, INTERRUPTED = 0, 1, 2, 3
 PASSED = (
@@ -115,6 +123,7 @@ threads_option = click.option(
 @click.option("--strength", type=float, help="With --image: what share of the way is made, 0 to 1.  [default: 0.8]")
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures: out-1.png, out-2.png, ...")
 @click.option("--save-steps", type=click.Path(path_type=Path), help="A folder for the picture at every step.")
+@click.option("--preview", type=click.Path(path_type=Path), help="A PNG that shows the newest step, coarsely; costs no time.")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--kernels", default="fast", show_default=True, help="fast, or spec for the written-out operations alone.")
@@ -132,6 +141,8 @@ def generate(prompt: str, **options: Any) -> int:
     files = output_files(options["output"], options["count"])
     check_options(options)
     pipe = load(options["model"], **{name: options[name] for name in ("device", "dtype", "kernels", "low_memory")})
+    if options["preview"] is not None:
+        check_preview(pipe, options["preview"])
     for name, text in (("", prompt), ("--negative: ", options["negative"])):
         for warning in check_prompt(pipe, text):
             click.echo(f"refdiff: warning: {name}{warning}", err=True)
@@ -147,61 +158,13 @@ def generate(prompt: str, **options: Any) -> int:
                 bar.update(1)
                 if options["save_steps"] is not None:
                     save_step(pipe, step, options["save_steps"], k, len(files))
+                if options["preview"] is not None:
+                    save_preview(pipe, step, options["preview"])
 
             out = pipe(prompt, options["negative"], seed=options["seed"] + k, callback=after, **passed)
             save_png(out.images[0], file, {**out.recipe, "prompt": prompt})
             bar.write(str(file), file=sys.stdout)
     return DONE
-
-
-def steps_asked(pipe: Any, options: dict[str, Any]) -> int:
-    """How many steps a picture has: as many as times are listed, or what is asked for, or the model's own number."""
-    times = times_of(options["timesteps"])
-    if times is not None and options["steps"] is None:
-        return len(times)
-    return pipe.defaults["steps"] if options["steps"] is None else options["steps"]
-
-
-def times_of(text: str | None) -> tuple[float, ...] | None:
-    """The times that a list or a name means.  Raises: BadRequest where it means none"""
-    from refdiff.errors import BadRequest
-    from refdiff.samplers.listed import numbers
-
-    if text is None:
-        return None
-    if text[:1].isalpha():
-        return numbers(text, "timesteps")
-    try:
-        return numbers([float(part) for part in text.split(",")], "timesteps")
-    except ValueError as error:
-        raise BadRequest(f"--timesteps {text}: give numbers with commas between them, such as 999,850,700") from error
-
-
-def steps_made(steps: int, options: dict[str, Any]) -> int:
-    """How many steps a picture takes: with an image, only those from where its strength begins."""
-    from refdiff.pipelines.request import STRENGTH
-    from refdiff.samplers.strength import start_of
-
-    if options["image"] is None or steps < 1:
-        return max(steps, 0)
-    strength = STRENGTH if options["strength"] is None else options["strength"]
-    return steps - start_of(strength, steps, convention="diffusers")
-
-
-def check_options(options: dict[str, Any]) -> None:
-    """What would fail only after the model was read or something was drawn.  Raises: BadRequest"""
-    from refdiff.diffusion.noise import stream
-    from refdiff.errors import BadRequest
-    from refdiff.samplers.names import named
-
-    if options["sampler"] is not None:
-        named(options["sampler"])
-    stream(options["rng"], options["seed"] + options["count"] - 1)
-    folder = options["save_steps"]
-    if folder is not None:
-        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-            raise BadRequest(f"--save-steps {folder}: {nearest} is not a folder that can be written to: name another")
 
 
 @refdiff.command()

@@ -54,6 +54,22 @@ def save_step(pipe: Any, step: Any, folder: Path, k: int, count: int) -> None:
     save_png(image, folder / name, {"step": step.index + 1, "sigma_after": float(step.sigma)})
 
 
+def check_preview(pipe: Any, file: Path) -> None:
+    """Raises: BadRequest for a file that cannot be written, or a model of whose latents no colours are known"""
+    from refdiff.pipelines.preview import colours_of
+
+    output_files(file, 1)
+    colours_of(pipe)
+
+
+def save_preview(pipe: Any, step: Any, file: Path) -> None:
+    """What a step takes the picture to be, without the decoder, over the one of the step before."""
+    from refdiff.pipelines.preview import preview
+    from refdiff.xp import to_host
+
+    save_png(preview(pipe, to_host(step.denoised))[0], file, {"step": step.index + 1})
+
+
 def announce_compilation() -> None:
     """One line when the kernels have not been compiled on this machine yet."""
     from refdiff.kernels.cpu import compiled_before

@@ -24,7 +24,8 @@ from refdiff.xp import Array, to_device
 
 DTYPES = ("float32", "float64")
 EMBEDDED = "embedded"
-DEFAULTS = {"steps": 20, "guidance": 7.5, "eta": None, "example": ""}  # of a model without a refdiff.json
+# Of a model without a refdiff.json.
+DEFAULTS: Mapping[str, Any] = {"steps": 20, "guidance": 7.5, "eta": None, "example": "", "latent_colours": []}
 SAMPLE = 1 << 16  # bytes of each end of a file that go into its fingerprint
 
 
@@ -132,7 +133,8 @@ def fingerprint(folder: Path) -> str:
 def _defaults(path: Path) -> Mapping[str, Any]:
     """What a model says about itself, over what holds for one that says nothing."""
     told = {**DEFAULTS, **(_json(path) if path.exists() else {})}
-    kinds: Mapping[str, Any] = {"steps": int, "guidance": int | float, "eta": int | float | None, "example": str}
+    number = int | float
+    kinds: Mapping[str, Any] = {"steps": int, "guidance": number, "eta": number | None, "example": str, "latent_colours": list}
     for name, kind in kinds.items():
         if not isinstance(told[name], kind) or isinstance(told[name], bool):
             raise BadRequest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from refdiff.cli import times_of
+from refdiff.cli.asked import times_of
 from refdiff.errors import BadRequest
 
 
