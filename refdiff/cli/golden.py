@@ -98,7 +98,7 @@ def compare(theirs: Path, golden: Path, **options: Any) -> int:
 
     Example: refdiff compare theirs golden.safetensors --html report.html
     """
-    from refdiff.cli.golden_text import comparison_lines
+    from refdiff.cli.golden_text import comparison_lines, note_lines
     from refdiff.golden.compare import compare as whole
 
     check_reports(options)
@@ -109,7 +109,8 @@ def compare(theirs: Path, golden: Path, **options: Any) -> int:
         from refdiff.golden.added import compare_with
 
         report = compare_with(setting_of(golden, golden_trace, options), their_trace, golden_trace)
-    for line in comparison_lines(report, theirs=theirs, golden=golden, model=options["model"], every=options["every"]):
+    lines = comparison_lines(report, theirs=theirs, golden=golden, model=options["model"], every=options["every"])
+    for line in [*lines, *note_lines(their_trace)]:
         click.echo(line)
     write_reports(options, report, (theirs, their_trace), (golden, golden_trace), None)
     return DONE if report.passed else NO
@@ -128,7 +129,7 @@ def diagnose(theirs: Path, golden: Path, **options: Any) -> int:
     """
     import numpy as np
 
-    from refdiff.cli.golden_text import diagnosis_lines
+    from refdiff.cli.golden_text import diagnosis_lines, note_lines
     from refdiff.golden.diagnosis import diagnose as find
     from refdiff.golden.story import told
 
@@ -138,7 +139,7 @@ def diagnose(theirs: Path, golden: Path, **options: Any) -> int:
     with np.errstate(all="ignore"):  # their numbers may be NaN or too large
         diagnosis = find(setting, their_trace, golden_trace)
     story = told(diagnosis)
-    for line in diagnosis_lines(diagnosis.report, story):
+    for line in [*diagnosis_lines(diagnosis.report, story), *note_lines(their_trace)]:
         click.echo(line)
     write_reports(options, diagnosis.report, (theirs, their_trace), (golden, golden_trace), story)
     return DONE if diagnosis.report.passed else NO

@@ -9,6 +9,7 @@ from typing import Any
 
 SHOWN = 12  # wrong tensors in a table
 WIDTH = 100
+NOTE = 200  # letters of a note
 
 
 def comparison_lines(report: Any, *, theirs: Path, golden: Path, model: str | None, every: bool) -> Iterator[str]:
@@ -35,6 +36,12 @@ def comparison_lines(report: Any, *, theirs: Path, golden: Path, model: str | No
             yield "  (errors here are whole: what comes after a wrong tensor may only inherit; --model tells both apart)"
     elif not report.passed:
         yield "Nothing was compared: no tensor of theirs has a golden name."
+
+
+def note_lines(trace: Any) -> Iterator[str]:
+    """What was taken to be so when a trace was made; a file may say anything, so its letters are looked at."""
+    for note in trace.notes[:SHOWN]:
+        yield "Their trace was made so: " + "".join(c if c.isprintable() else " " for c in note[:NOTE])
 
 
 def reason(row: Any) -> str:

@@ -48,6 +48,11 @@ class Trace:
         """What the manifest says of a tensor: shape, dtype, sha256, statistics, bounds."""
         return self.manifest.get("tensors", {}).get(name, {})
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was taken to be so when the trace was made, and is not known."""
+        return tuple(self.manifest.get("about", {}).get("notes", ()))
+
 
 def read_trace(path: Path | str, *, rename: Mapping[str, str] | None = None) -> Trace:
     """A .safetensors or .npz file, or a folder of .npy; large tensors stay on the disk until they are looked at.

@@ -59,6 +59,9 @@ def problems(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield "asks for extras that are no list of names"
     elif not set(inputs) <= INPUTS:
         yield f"asks for {min(set(inputs) - INPUTS)[:40]!r}, which no trace is made with"
+    about = manifest.get("about", {})
+    if not isinstance(about, dict) or not _are_texts(about.get("notes", [])):
+        yield "has facts about its run that are no table, or notes that are no list of texts"
     model = manifest.get("model", {})
     if not isinstance(model, dict) or not all(isinstance(value, str) for value in model.values()):
         yield "does not say of which model it is"

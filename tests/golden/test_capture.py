@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from refdiff.golden.capture import capture, first_tensor, host
+from refdiff.golden.capture import capture
+from refdiff.golden.collected import first_tensor, host
+from refdiff.golden.format import read_trace, write_trace
 
 
 class Tensor:
@@ -74,6 +76,22 @@ class Module:
         return sum(len(m.before) + len(m.after) for _, m in self.named_modules())
 
 
+# The end has the largest id, 9, as in CLIP's vocabulary.
+TEXTS = {"empty": [8, 9, 9, 9], "other": [8, 3, 4, 9], "words": [8, 5, 9, 9]}
+
+
+class ByText(Module):
+    """A U-Net whose prediction tells its text: the sum of the context."""
+
+    def __call__(self, x, time, context):
+        for hook, _ in self.before:
+            hook(self, (x, time, context), {})
+        y = Tensor(np.full_like(x.x, context.x.sum()))
+        for hook in self.after:
+            hook(self, (x, time, context), y)
+        return (y,)
+
+
 def plus(n):
     return Module(lambda x: Tensor(x.x + n))
 
@@ -105,6 +123,15 @@ def run(models, trace, *, steps=2, guided=True):
         assert trace.step_end(None, k, None, {"latents": Tensor(x)}).keys() == {"latents"}
     for row in [x, x]:
         models["vae"].decoder(models["vae"].post_quant_conv(Tensor(row)))
+
+
+def run_apart(models, *, encoded, called, steps=2):
+    """A program by hand that calls the U-Net once for each text, both in the order of these lists of texts."""
+    contexts = {text: models["text_encoder"](Tensor(np.array([TEXTS[text]])))["last_hidden_state"].x for text in encoded}
+    x = np.arange(6.0, dtype=np.float32).reshape(1, 1, 2, 3)
+    for k in range(steps):
+        made = {text: models["unet"](Tensor(x), np.int64(900 - k), Tensor(contexts[text]))[0].x for text in called}
+        x = made["other"] + contexts["other"].sum() * 2 - contexts[called[0]].sum()
 
 
 @pytest.fixture
@@ -146,6 +173,58 @@ def test_without_guidance_the_text_of_both_branches_is_not_known(models):
         run(models, trace, guided=False)
     assert not any(name.startswith(("tokens/", "text_encoder/")) for name in trace.tensors)
     assert trace.tensors["steps/000/prediction"].shape == (1, 1, 2, 3)
+
+
+@pytest.mark.parametrize("called", [("empty", "other"), ("other", "empty")])
+@pytest.mark.parametrize("encoded", [("empty", "other"), ("other", "empty")])
+def test_two_calls_of_one_step_are_joined_with_the_empty_text_first(models, encoded, called):
+    with capture(**models) as trace:
+        run_apart(models, encoded=encoded, called=called)
+    found = trace.tensors
+    assert found["tokens/ids"].tolist() == [TEXTS["empty"], TEXTS["other"]]
+    np.testing.assert_array_equal(found["text_encoder/context"], found["text_encoder/text_model.final_layer_norm"])
+    assert [name for name in found if name.endswith("/time")] == ["steps/000/time", "steps/001/time"]
+    assert found["steps/000/input"].shape == (1, 1, 2, 3)
+    assert found["steps/000/unet/conv_in"].shape == found["steps/001/prediction"].shape == (2, 1, 2, 3)
+    assert "steps/001/unet/conv_in" not in found
+    assert trace.notes == ()
+
+
+@pytest.mark.parametrize("called", [("words", "other"), ("other", "words")])
+def test_of_two_texts_with_words_the_one_encoded_last_is_negative(models, called):
+    models["unet"] = ByText()
+    with capture(**models) as trace:
+        run_apart(models, encoded=("other", "words"), called=called)
+    assert trace.tensors["tokens/ids"].tolist() == [TEXTS["words"], TEXTS["other"]]
+    np.testing.assert_array_equal(trace.tensors["text_encoder/context"][:, 1, 0], [5.5, 3.5])
+    sums = trace.tensors["text_encoder/context"].sum(axis=(1, 2))
+    np.testing.assert_array_equal(trace.tensors["steps/001/prediction"][:, 0, 0, 0], sums.astype(np.float32))
+    assert len(trace.notes) == 1
+    assert "encoded last" in trace.notes[0]
+
+
+def test_where_the_texts_are_not_seen_the_first_call_is_the_negative_one(models):
+    with capture(unet=(unet := ByText())) as trace:
+        run_apart({**models, "unet": unet}, encoded=("other", "words"), called=("words", "other"))
+    context = trace.tensors["text_encoder/context"]
+    assert context[:, 1, 0].tolist() == [5.5, 3.5]
+    assert trace.tensors["steps/000/prediction"][:, 0, 0, 0].tolist() == context.sum(axis=(1, 2)).tolist()
+    assert len(trace.notes) == 1
+    assert "first call" in trace.notes[0]
+
+
+def test_a_program_that_stops_leaves_what_it_had(models):
+    with pytest.raises(ZeroDivisionError), capture(**models) as trace:
+        run(models, trace, steps=1)
+        raise ZeroDivisionError
+    assert "steps/000/prediction" in trace.tensors
+
+
+def test_notes_are_kept_in_the_file(models, tmp_path):
+    with capture(unet=models["unet"]) as trace:
+        run_apart(models, encoded=("other", "words"), called=("words", "other"))
+    write_trace(tmp_path / "theirs.safetensors", trace)
+    assert read_trace(tmp_path / "theirs.safetensors").notes == trace.notes != ()
 
 
 @pytest.mark.parametrize("error", [None, ValueError])

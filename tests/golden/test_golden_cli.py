@@ -54,6 +54,14 @@ def test_a_right_program_passes(run, tiny, golden_file, theirs_with):
     assert code == 0 and "Nothing is wrong" in out
 
 
+def test_what_was_taken_to_be_so_is_told(run, tiny, golden_file, tmp_path):
+    file = tmp_path / "noted.safetensors"
+    write_trace(file, Trace(read_trace(golden_file).tensors, {"about": {"notes": ["the \x1b[2J first"]}}))
+    for command in ("compare", "diagnose"):
+        _, out, _ = run(command, file, golden_file, "--model", tiny)
+        assert out.splitlines()[-1] == "Their trace was made so: the  [2J first"
+
+
 def test_the_table_begins_with_the_first_wrong_tensor(run, tiny, golden_file, theirs_with):
     code, out, _ = run("compare", theirs_with("geglu-swap"), golden_file, "--model", tiny)
     lines = out.splitlines()

@@ -227,6 +227,8 @@ BAD_MANIFESTS = {
     "extras of numbers": manifest(inputs={"prompt": "", "negative_prompt": "", "extras": 3}),
     "a model of numbers": manifest(model={"name": 3}),
     "unsupported of numbers": manifest(unsupported=[3]),
+    "facts of a run that are a list": manifest(about=[]),
+    "notes of numbers": manifest(about={"notes": [3]}),
     "deep": '{"a":' + "[" * 50_000,
     "half a letter": '{"\ud800": 1}',
 }

@@ -12,7 +12,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from refdiff.golden.added import added_errors
-from refdiff.golden.capture import Captured, capture
+from refdiff.golden.capture import capture
+from refdiff.golden.collected import Captured
 from refdiff.golden.compare import aligned
 from refdiff.golden.format import Trace
 from refdiff.golden.stages import Setting
