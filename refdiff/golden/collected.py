@@ -77,6 +77,7 @@ class Collected:
         self.texts: list[Tensors] = []
         self.steps: list[Step] = []
         self.pictures: Tensors = {}
+        self.notes: list[str] = []
 
     def text(self, made: Tensors) -> None:
         """A call of the text encoder, the ids among its tensors."""
@@ -106,9 +107,8 @@ class Collected:
         tensors = self.trace.tensors
         latents = dict(tensors)
         tensors.clear()
-        texts, notes = arranged(self.texts)
-        order, doubt = self.halves(texts)
-        notes += doubt
+        texts, doubt = arranged(self.texts)
+        order, more = self.halves(texts)
         tensors.update(with_context(texts, self.context(order), bool(self.steps)))
         tensors.update(tables(scheduler))
         for k, step in enumerate(self.steps):
@@ -117,8 +117,10 @@ class Collected:
             if name in latents:
                 tensors[name] = latents.pop(name)
         tensors.update({**latents, **self.pictures})
-        if notes and (self.context(order) is not None or not self.steps):
-            self.trace.manifest["about"] = {"notes": notes}
+        if self.context(order) is not None or not self.steps:
+            self.notes += [*doubt, *more]
+        if self.notes:
+            self.trace.manifest["about"] = {"notes": self.notes}
 
     def halves(self, texts: Tensors) -> tuple[tuple[int, int], list[str]]:
         """The places of the negative prompts' call and of the prompts' in a step of two, and what is not known of it."""
