@@ -28,7 +28,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     "sd15-text-to-image": (
         "L0/linear", "L0/conv2d/3x3", "L0/conv2d/1x1", "L0/conv2d/down/", "L0/group_norm", "L0/layer_norm", "L0/silu",
         "L0/quick_gelu", "L0/geglu", "L0/softmax", "L0/attention", "L0/upsample_nearest", "L0/timestep_embedding/cosines-first",
-        "L1/text", "L1/unet", "L1/vae", "L2/text_encoder", "L2/tokens", "L2/unet", "L2/vae/decode", "L3/ddim/", "L3/pndm/",
+        "L1/text", "L1/unet", "L1/vae", "L2/text_encoder", "L2/tokens", "L2/unet", "L2/vae/decode/", "L3/ddim/", "L3/pndm/",
         "L3/euler/", "L3/dpmpp-2m", "L3/again", "L3/guidance/", "L3/pixels", "L3/refuse", "L4/ddim", "L4/euler", "L5/",
     ),
     "sd15-image-to-image": ("L0/conv2d/down-one-side", "L2/vae/encode", "L3/image-to-image"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,18 @@ VARIANTS = [(m, name) for m in mutants.mutants() for name in m.variants]
 MATRIX = {row["id"]: row["cases"] for row in json.loads((DOCS / "suite_matrix.json").read_text())}
 # What the cases themselves have, and what no golden trace shows either: it is no bug there.
 NO_BUG = {"noise-rng (torch)", "vae-scale (SD 1.x's)"}
+
+
+def test_the_protocol_tells_every_kind_of_case():
+    """With the names of its constants, inputs and outputs, where these are not an op's or a piece's own."""
+    lines = (DOCS / "protocol.md").read_text(encoding="utf-8").splitlines()
+    rows = {kind: line for line in lines if line.count("|") == 5 for kind in line.split("|")[1].strip().split(", ")}
+    rows["image"] += rows["trajectory"]  # "the same"
+    for case in STORED.values():
+        assert case.kind in rows, case.kind
+        names = {name.partition("/")[0] for name in (*case.constants, *case.inputs, *case.outputs.tensors)}
+        missing = names - set(re.findall(r"\w+", rows[case.kind]))
+        assert not missing or case.kind in ("op", "piece"), (case.id, missing)
 
 
 def test_the_matrix_has_every_bug():
