@@ -100,6 +100,7 @@ def compare(theirs: Path, golden: Path, **options: Any) -> int:
     """
     from refdiff.cli.golden_text import comparison_lines, note_lines
     from refdiff.golden.compare import compare as whole
+    from refdiff.golden.manifest import EMBEDDED
 
     check_reports(options)
     their_trace, golden_trace = both(theirs, golden, options["rename"])
@@ -109,7 +110,9 @@ def compare(theirs: Path, golden: Path, **options: Any) -> int:
         from refdiff.golden.added import compare_with
 
         report = compare_with(setting_of(golden, golden_trace, options), their_trace, golden_trace)
-    lines = comparison_lines(report, theirs=theirs, golden=golden, model=options["model"], every=options["every"])
+    model = options["model"] or ("" if golden_trace.manifest.get("model", {}).get("name") == EMBEDDED else "FOLDER")
+    diagnose = f"refdiff diagnose {theirs} {golden}" + (f" --model {model}" if model else "")
+    lines = comparison_lines(report, diagnose=diagnose, model=options["model"], every=options["every"])
     for line in [*lines, *note_lines(their_trace)]:
         click.echo(line)
     write_reports(options, report, (theirs, their_trace), (golden, golden_trace), None)

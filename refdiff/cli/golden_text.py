@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 SHOWN = 12  # wrong tensors in a table
@@ -12,8 +11,8 @@ WIDTH = 100
 NOTE = 200  # letters of a note
 
 
-def comparison_lines(report: Any, *, theirs: Path, golden: Path, model: str | None, every: bool) -> Iterator[str]:
-    """The first wrong tensor, the table, the counts, and what to do next."""
+def comparison_lines(report: Any, *, diagnose: str, model: str | None, every: bool) -> Iterator[str]:
+    """The first wrong tensor, the table, the counts, and the command to go on with."""
     wrong = report.first_wrong
     if wrong is not None:
         yield f"First wrong: {wrong.name}"
@@ -29,10 +28,8 @@ def comparison_lines(report: Any, *, theirs: Path, golden: Path, model: str | No
     yield counts(report)
     yield from (f"  {line}" for line in noted(report))
     if wrong is not None:
-        known = "" if model is None else f" --model {model}"
-        by_whole = wrong.added is None and not known
-        yield f"Next: refdiff diagnose {theirs} {golden}{known}"
-        if by_whole:
+        yield f"Next: {diagnose}"
+        if wrong.added is None and model is None:
             yield "  (errors here are whole: what comes after a wrong tensor may only inherit; --model tells both apart)"
     elif not report.passed:
         yield "Nothing was compared: no tensor of theirs has a golden name."

@@ -13,6 +13,7 @@ from refdiff.checkpoints.errors import CheckpointError
 from refdiff.checkpoints.files import parse_object
 from refdiff.errors import BadRequest
 
+EMBEDDED = "embedded"  # the name of the model that comes with refdiff, for which no folder need be given
 FORMAT_VERSION = "1.0.0"  # semantic: a new first number is another layout
 
 # What a run may be asked for; nothing that names a file.

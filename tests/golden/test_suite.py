@@ -151,3 +151,18 @@ def test_the_public_names_are_functions_and_comparing_needs_numpy_alone():
     assert all(callable(getattr(refdiff.golden, name)) for name in refdiff.golden.__all__)
     told = "import sys, refdiff.golden; print({m.split('.')[0] for m in sys.modules} & {'numba', 'scipy', 'tokenizers', 'PIL'})"
     assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+def test_so_does_its_command(tmp_path):
+    import subprocess
+    import sys
+
+    write_trace(tmp_path / "a.safetensors", Trace({"latents/initial": np.arange(20.0)}))
+    write_trace(tmp_path / "b.safetensors", Trace({"latents/initial": np.arange(1.0, 21.0)}))
+    closed = "import sys; sys.modules.update(dict.fromkeys(['numba', 'llvmlite', 'scipy', 'tokenizers', 'PIL', 'safetensors']))"
+    program = f"{closed}; from refdiff.cli import main; main()"
+    command = [sys.executable, "-c", program, "compare", "a.safetensors", "b.safetensors"]
+    run = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert run.returncode == 1 and run.stderr == "", run.stderr
+    assert run.stdout.splitlines()[0] == "First wrong: latents/initial"
+    assert "Next: refdiff diagnose a.safetensors b.safetensors --model FOLDER" in run.stdout
