@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +14,22 @@ import pytest
 import suite_matrix
 
 import refdiff
+import refdiff.golden.diagnosis
+import refdiff.golden.recording
 import refdiff.kernels.cpu
 from refdiff.checkpoints.synthetic import write_synthetic
 from refdiff.cli.conformance import told
 from refdiff.core import primitive
 from refdiff.errors import BadRequest
-from refdiff.golden import mutants, suite
+from refdiff.golden import Trace, mutants, suite, write_trace
 from refdiff.golden.case_runs import model_of, run_case
 from refdiff.golden.cases import LEVELS, REFUSALS, Case, cases
 from refdiff.golden.compare import FAIL, MISSING, PASS, UNSUPPORTED
 from refdiff.text import Tokenizer
 
 STORED = suite.suite()
-DOCS = Path(__file__).parents[2] / "docs" / "golden"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -142,21 +148,12 @@ def test_a_profile_that_there_is_not():
 
 
 def test_the_public_names_are_functions_and_comparing_needs_numpy_alone():
-    import subprocess
-    import sys
-
-    import refdiff.golden.diagnosis
-    import refdiff.golden.recording
-
     assert all(callable(getattr(refdiff.golden, name)) for name in refdiff.golden.__all__)
     told = "import sys, refdiff.golden; print({m.split('.')[0] for m in sys.modules} & {'numba', 'scipy', 'tokenizers', 'PIL'})"
     assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 
 def test_so_does_its_command(tmp_path):
-    import subprocess
-    import sys
-
     write_trace(tmp_path / "a.safetensors", Trace({"latents/initial": np.arange(20.0)}))
     write_trace(tmp_path / "b.safetensors", Trace({"latents/initial": np.arange(1.0, 21.0)}))
     closed = "import sys; sys.modules.update(dict.fromkeys(['numba', 'llvmlite', 'scipy', 'tokenizers', 'PIL', 'safetensors']))"
