@@ -14,7 +14,7 @@ from diffusers import StableDiffusionPipeline
 FILES = {"unet": "unet.onnx", "text_encoder": "text_encoder.onnx", "vae": "vae_decoder.onnx"}
 
 
-def export(pipe: StableDiffusionPipeline, folder: Path, size: tuple[int, int], *, dynamo: bool, parts: tuple[str, ...]) -> None:
+def export(pipe: StableDiffusionPipeline, folder: Path, size: tuple[int, int], *, dynamo: bool) -> None:
     """Write the networks as ONNX, for one picture of that size with guidance."""
     latents, width = (pipe.unet.config.in_channels, *size), pipe.unet.config.cross_attention_dim
     text = torch.zeros(2, 77, width)
@@ -24,8 +24,7 @@ def export(pipe: StableDiffusionPipeline, folder: Path, size: tuple[int, int], *
         "vae": (pipe.vae, (torch.zeros(1, *latents),), ["latent_sample"]),
     }
     pipe.vae.forward = pipe.vae.decode
-    for name in parts:
-        model, inputs, names = given[name]
+    for name, (model, inputs, names) in given.items():
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(model, inputs, str(folder / FILES[name]), input_names=names, dynamo=dynamo)
