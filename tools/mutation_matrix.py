@@ -67,10 +67,17 @@ def main() -> int:
     for number, (name, make) in enumerate(tasks(asked.pairs)):
         if name not in done and number % shards == shard:
             rows.append({"id": name, **make()})
-            file.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+            write(file, rows)
             print(name, {k: v for k, v in rows[-1].items() if k != "id"}, flush=True)
-    (asked.out / "matrix.md").write_text(page(rows))
+    write(file, rows)
+    if shards == 1:
+        (asked.out / "matrix.md").write_text(page(rows))
     return 0
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> None:
+    """A row a line."""
+    file.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
 
 
 def tasks(pairs: int) -> Iterator[tuple[str, Any]]:
@@ -221,6 +228,7 @@ def page(rows: list[dict[str, Any]]) -> str:
     for dtype in ("float32", *HALVES):
         lines.append(summary(dtype, [row for row in singles if row["dtype"] == dtype]))
     lines.append(summary("pairs, float32", [row for row in rows if row["id"].startswith("pair")]))
+    lines += by_stage(singles)
     lines += [
         "",
         "| bug (variant) | setting | first wrong tensor | float32 | float16 | bfloat16 |",
@@ -233,6 +241,25 @@ def page(rows: list[dict[str, Any]]) -> str:
         cells = [cell(own.get(dtype)) for dtype in ("float32", *HALVES)]
         lines.append(f"| {name} | {first.get('setting') or ''} | {first.get('first') or ''} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def by_stage(singles: list[dict[str, Any]]) -> list[str]:
+    """How many are named first of those detected, by the stage of the first wrong tensor."""
+    found = [row for row in singles if row["visible"] and row["detected"]]
+    lines = ["", "Named first, of those detected, by the stage in which the first wrong tensor lies:", ""]
+    lines += [f"| stage | {' | '.join(('float32', *HALVES))} |", "| --- | --- | --- | --- |"]
+    for stage in dict.fromkeys(stage_of(row) for row in found):
+        ranks = [[row.get("rank") for row in found if (stage_of(row), row["dtype"]) == (stage, d)] for d in ("float32", *HALVES)]
+        lines.append(f"| {stage} | {' | '.join(f'{of.count(1)} of {len(of)}' for of in ranks)} |")
+    return lines
+
+
+def stage_of(row: dict[str, Any]) -> str:
+    """Of a tensor's name; the tensors of a step are the sampler's, but the U-Net's and the guided prediction."""
+    first, *rest = str(row["first"]).split("/")
+    if first != "steps":
+        return first
+    return {"unet": "U-Net", "guided": "guidance"}.get(rest[1], "sampler")
 
 
 def summary(title: str, rows: list[dict[str, Any]]) -> str:

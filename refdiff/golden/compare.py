@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -92,11 +93,12 @@ def compare(
     """
     added, inherited = added or {}, inherited or {}
     unsupported = frozenset(theirs.manifest.get("unsupported", ()))
+    usual = usual_kind(theirs)
 
     def row(name: str) -> Row:
         if name not in theirs.tensors:
             return Row(name, UNSUPPORTED if name in unsupported else MISSING)
-        found = _row(name, theirs, golden.tensors[name], golden, added.get(name))
+        found = _row(name, theirs, golden, added.get(name), usual)
         return replace(found, inherited=inherited.get(name))
 
     rows = on_threads(row, golden.tensors)
@@ -124,10 +126,12 @@ def aligned(theirs: Trace, golden: Trace) -> Trace:
     return Trace(dict(zip(theirs.tensors, on_threads(known, theirs.tensors), strict=True)), theirs.manifest)
 
 
-def _row(name: str, theirs: Trace, want: np.ndarray, golden: Trace, added: float | None) -> Row:
-    x = theirs.tensors[name]
+def _row(name: str, theirs: Trace, golden: Trace, added: float | None, usual: str) -> Row:
+    x, want = theirs.tensors[name], golden.tensors[name]
     got, note = recognised(x, want)
     kind = kind_of_noise(theirs, got) if name.startswith("noise/") else kind_of(got)
+    if got.size < FEW and kind == "float32" and not name.startswith("schedule/"):
+        kind = kind_of_few(got, usual)
     kind = "float32" if kind == "float64" and want.dtype == np.float32 else kind  # no better than what it is held against
     if got.shape != want.shape:
         return Row(name, FAIL, kind, note=f"shape {list(x.shape)}, golden {list(want.shape)}")
@@ -178,6 +182,24 @@ def kind_of(x: np.ndarray) -> str:
         if not (whole or brain or half):
             break
     return "bfloat16" if brain and not whole else "float16" if half and not whole else "float32"
+
+
+def kind_of_few(x: np.ndarray, usual: str) -> str:
+    """A few numbers are of the run's usual precision if they fit into it; whole ones (times) are never rounded."""
+    if usual not in ("float16", "bfloat16") or (x == np.rint(x)).all():
+        return "float32"
+    if usual == "bfloat16":
+        fits = not (np.ascontiguousarray(x).view(np.uint32) & np.uint32(0xFFFF)).any()
+    else:
+        fits = np.array_equal(x.astype(np.float16).astype(np.float32), x)
+    return usual if fits else "float32"
+
+
+def usual_kind(theirs: Trace) -> str:
+    """The precision that most of their tensors have, of those that tell one and are neither tables nor noise."""
+    told = [x for name, x in theirs.tensors.items() if x.size >= FEW and not name.startswith(("schedule/", "noise/"))]
+    kinds = Counter(kind for x in told if (kind := kind_of(x.reshape(-1)[:PIECE])) != "exact")
+    return kinds.most_common(1)[0][0] if kinds else ""
 
 
 def kind_of_noise(theirs: Trace, x: np.ndarray) -> str:

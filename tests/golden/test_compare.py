@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from refdiff.golden import Trace, compare
 from refdiff.golden.compare import FAIL, MISSING, PASS, UNSUPPORTED, kind_of, measured, recognised, relative
+from refdiff.golden.tolerance import to_bfloat16, to_float16
+
+F981 = np.array(981.0, dtype=np.float32)
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
@@ -113,6 +116,21 @@ def test_the_precision_is_that_of_the_numbers():
     kinds = [kind_of(y) for y in (x, x.astype(np.float64), half, half.astype(np.float32), brain, np.arange(3), x > 0)]
     assert kinds == ["float32", "float64", "float16", "float16", "bfloat16", "exact", "exact"]
     assert kind_of(np.zeros(3, dtype=np.float32)) == "float32"
+
+
+@pytest.mark.parametrize("near", [to_float16, to_bfloat16])
+def test_a_few_numbers_are_of_the_precision_of_the_run(near):
+    right = {"pieces/x": numbers(5), "vae/image": numbers(500), "schedule/sigmas": numbers(5, seed=1), "steps/000/time": F981}
+    halves = {name: near(x) for name, x in right.items()}
+    added = {name: relative(halves[name], right[name]) for name in right}
+
+    def outcomes(**theirs):
+        report = compare(Trace({**halves, **theirs}), Trace(right), added=added)
+        return {row.name: row.outcome for row in report.rows}
+
+    time = PASS if halves["steps/000/time"] == F981 else FAIL  # bfloat16 has no 981
+    assert outcomes() == {"pieces/x": PASS, "vae/image": PASS, "schedule/sigmas": FAIL, "steps/000/time": time}
+    assert outcomes(**{"vae/image": right["vae/image"]})["pieces/x"] == FAIL  # such a run has no reason to round a few
 
 
 def test_whole_numbers_are_exact_but_for_levels_that_rounding_tips():
