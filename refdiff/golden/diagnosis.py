@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -77,30 +77,42 @@ class Diagnosis:
 def diagnose(setting: Setting, theirs: Trace, golden: Trace, *, most: int = 3) -> Diagnosis:
     """Compare, then look for the cause of the first wrong tensor, with it for that of the next, `most` times.
 
+    A bug may be in some places alone: a tensor that is nearer to our text without the causes is judged without them.
+
     Raises: BadRequest where the golden trace is of another model
     """
     as_given, theirs = theirs, aligned(theirs, golden)
-    first: Report | None = None
+    ours = plain = forced(setting, theirs, golden)
+    first = report = _judged(as_given, theirs, golden, ours)
     findings: list[Finding] = []
     causes: list[tuple[Mutant, Variant]] = []
     while len(findings) < most:
-        with ExitStack() as stack:
-            changed = _with(setting, causes, "", stack)
-            ours = forced(changed, theirs, golden)
-        added = relative_errors(theirs.tensors, ours)
-        report = compare(as_given, golden, added=added, inherited=relative_errors(ours, golden.tensors))
-        first = first or report
         wrong = report.first_wrong
-        if wrong is None or (findings and wrong.name == findings[-1].tensor):
+        if wrong is None or any(wrong.name == finding.tensor for finding in findings):
             break
-        finding = _finding(setting, theirs, golden, ours, wrong, causes)
+        here = causes if ours.get(wrong.name) is not plain.get(wrong.name) else []
+        finding = _finding(setting, theirs, golden, ours, wrong, here)
         findings.append(finding)
         if finding.cause is None:
             break
         cause = finding.cause
         causes += [(m, m.variants[v]) for m, v in zip(cause.mutants, cause.variants, strict=True)]
-    assert first is not None
+        with ExitStack() as stack:
+            ours = _nearer(theirs, plain, forced(_with(setting, causes, "", stack), theirs, golden))
+        report = _judged(as_given, theirs, golden, ours)
     return Diagnosis(first, tuple(findings))
+
+
+def _judged(as_given: Trace, theirs: Trace, golden: Trace, ours: Mapping[str, np.ndarray]) -> Report:
+    """The comparison by the errors that their parts add to what our text makes of their inputs."""
+    added, inherited = relative_errors(theirs.tensors, ours), relative_errors(ours, golden.tensors)
+    return compare(as_given, golden, added=added, inherited=inherited)
+
+
+def _nearer(theirs: Trace, plain: Mapping[str, np.ndarray], changed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of each tensor of our text, without and with bugs, that which is nearer to theirs."""
+    without, with_bugs = (relative_errors(theirs.tensors, x) for x in (plain, changed))
+    return {**plain, **{n: x for n, x in changed.items() if with_bugs.get(n, 0.0) <= without.get(n, math.inf)}}
 
 
 def apart(x: np.ndarray, y: np.ndarray) -> float:
@@ -120,7 +132,7 @@ def _with(setting: Setting, causes: Sequence[tuple[Mutant, Variant]], tensor: st
     return setting
 
 
-def _finding(setting: Setting, theirs: Trace, golden: Trace, ours: dict[str, np.ndarray], wrong: Row, causes: list) -> Finding:
+def _finding(setting: Setting, theirs: Trace, golden: Trace, ours: Mapping[str, np.ndarray], wrong: Row, causes: list) -> Finding:
     """The cause of one wrong tensor; its place may depend on what is right before it, so the earlier causes stay in."""
     tensor, bound = wrong.name, wrong.bound or 0.0
     stage = next((stage for stage in stages_of(setting) if belongs(tensor, stage)), None)

@@ -9,6 +9,7 @@ import numpy as np
 from refdiff.golden.compare import relative
 
 NEAR = 0.02  # relative error with which a relation is said to hold
+FEW = 4  # places that are told one by one
 
 
 def fingerprints(got: np.ndarray, want: np.ndarray) -> tuple[str, ...]:
@@ -70,7 +71,12 @@ def _placed(a: np.ndarray, b: np.ndarray) -> Iterator[str]:
     for axis in range(a.ndim):
         others = tuple(i for i in range(a.ndim) if i != axis)
         lines = wrong.any(axis=others)
-        if a.shape[axis] > 1 and 0 < lines.sum() < len(lines):
-            places = np.flatnonzero(lines)
-            told = f"{places[0]} to {places[-1]}" if len(places) > 1 else f"{places[0]}"
-            yield f"only {told} of axis {axis} ({len(lines)} long) is wrong"
+        places = np.flatnonzero(lines)
+        if not 0 < len(places) < len(lines):
+            continue
+        if len(places) == 1:
+            yield f"only {places[0]} of axis {axis} ({len(lines)} long) is wrong"
+        elif places[-1] - places[0] + 1 == len(places):
+            yield f"only {places[0]} to {places[-1]} of axis {axis} ({len(lines)} long) are wrong"
+        elif len(places) <= FEW:
+            yield f"only {', '.join(map(str, places))} of axis {axis} ({len(lines)} long) are wrong"
