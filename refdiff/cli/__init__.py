@@ -258,7 +258,9 @@ def samplers() -> int:
 @refdiff.command(name="conformance")
 @click.option("--profile", default="sd15-text-to-image", show_default=True, help="The cases that a port must pass to claim it.")
 @click.option("--level", multiple=True, type=click.Choice(["L0", "L1", "L2", "L3", "L4", "L5"]), help="These levels alone.")
-@click.option("--outputs", type=click.Path(path_type=Path), help="Judge a folder: ID.safetensors, ID.npz or ID/*.npy a case.")
+@click.option(
+    "--outputs", type=click.Path(path_type=Path), help="Judge a folder: ID.safetensors, .npz, .refused or ID/*.npy a case."
+)
 @click.option("--runner", metavar="COMMAND", help="Judge a program that answers as docs/golden/protocol.md says.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Its seconds a case."

@@ -26,6 +26,7 @@ ADDED = {"exact": 0.0, "float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bflo
 WHOLE = {"exact": 0.0, "float64": 1e-8, "float32": 1e-3, "float16": 5e-2, "bfloat16": 3e-1}
 PIECE = 1 << 13  # numbers that are looked at together: they stay in the cache, and products of them in one thread
 FEW = 16  # numbers: too few to tell their precision
+PROMPTS_FIRST = "layout: the prompts before the negative prompts"
 LAYOUTS = {(0, 2, 3, 1): "NHWC", (0, 3, 1, 2): "NCHW for NHWC", (1, 0): "transposed", (0, 2, 1): "last two axes swapped"}
 
 
@@ -92,6 +93,7 @@ def compare(
     unsupported where their manifest lists it so, else missing.
     """
     added, inherited = added or {}, inherited or {}
+    theirs, turned = negative_first(theirs, golden)
     unsupported = frozenset(theirs.manifest.get("unsupported", ()))
     usual = usual_kind(theirs)
 
@@ -99,7 +101,8 @@ def compare(
         if name not in theirs.tensors:
             return Row(name, UNSUPPORTED if name in unsupported else MISSING)
         found = _row(name, theirs, golden, added.get(name), usual)
-        return replace(found, inherited=inherited.get(name))
+        notes = [found.note] * bool(found.note) + [PROMPTS_FIRST] * (name in turned)
+        return replace(found, inherited=inherited.get(name), note="; ".join(notes))
 
     rows = on_threads(row, golden.tensors)
     return Report(tuple(rows), tuple(name for name in theirs.tensors if name not in golden.tensors))
@@ -123,7 +126,39 @@ def aligned(theirs: Trace, golden: Trace) -> Trace:
         x, want = theirs.tensors[name], golden.tensors.get(name)
         return x if want is None else recognised(x, want)[0]
 
+    theirs, _ = negative_first(theirs, golden)
     return Trace(dict(zip(theirs.tensors, on_threads(known, theirs.tensors), strict=True)), theirs.manifest)
+
+
+def negative_first(theirs: Trace, golden: Trace) -> tuple[Trace, frozenset[str]]:
+    """Their trace with the negative prompts' rows before the prompts', and the names of the tensors that had them behind.
+
+    Both orders are in use. One tensor tells it for all that hold both texts, so a single one in the other order stays wrong:
+    the ids, where they do not the context, where they have neither the first prediction.
+    """
+    tells = ("tokens/ids", "text_encoder/context", "steps/000/prediction")
+    name = next((name for name in tells if name in theirs.tensors and name in golden.tensors), "")
+    x, want = theirs.tensors.get(name), golden.tensors.get(name)
+    if x is None or want is None or x.shape != want.shape or x.ndim == 0 or len(x) % 2:
+        return theirs, frozenset()
+    with np.errstate(all="ignore"):  # their numbers may be NaN or too large
+        as_is, other = relative(x, want), relative(_other_half_first(x), want)
+    if other > 0.3 or other >= 0.3 * as_is:
+        return theirs, frozenset()
+    rows = len(x)
+    both = frozenset(n for n, y in theirs.tensors.items() if _of_both_texts(n) and y.ndim and len(y) == rows)
+    turned = {n: _other_half_first(y) if n in both else y for n, y in theirs.tensors.items()}
+    return Trace(turned, theirs.manifest), both
+
+
+def _of_both_texts(name: str) -> bool:
+    """Whether a tensor has rows for the negative prompts and for the prompts."""
+    return name.startswith(("tokens/", "text_encoder/")) or "/unet/" in name or name.endswith("/prediction")
+
+
+def _other_half_first(x: np.ndarray) -> np.ndarray:
+    """The second half of the rows, then the first."""
+    return np.roll(x, len(x) // 2, axis=0)
 
 
 def _row(name: str, theirs: Trace, golden: Trace, added: float | None, usual: str) -> Row:

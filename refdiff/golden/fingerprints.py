@@ -9,6 +9,7 @@ import numpy as np
 from refdiff.golden.compare import relative
 
 NEAR = 0.02  # relative error with which a relation is said to hold
+MANY = 64  # numbers, of which it can be said that they have nothing to do with others
 FEW = 4  # places that are told one by one
 
 
@@ -21,7 +22,7 @@ def fingerprints(got: np.ndarray, want: np.ndarray) -> tuple[str, ...]:
         return (f"{int((~np.isfinite(a)).sum())} of {a.size} numbers are NaN or infinite",)
     if relative(a, b) == 0.0:
         return ()
-    return (*_scaled(a, b), *_moved(a, b), *_placed(a, b))
+    return (*_scaled(a, b), *_moved(a, b), *_placed(a, b)) or tuple(_unrelated(a, b))
 
 
 def _scaled(a: np.ndarray, b: np.ndarray) -> Iterator[str]:
@@ -36,6 +37,14 @@ def _scaled(a: np.ndarray, b: np.ndarray) -> Iterator[str]:
     shift = float((a - b).mean())
     if relative(a, b + shift) < min(NEAR, 0.1 * error):
         yield f"a constant difference: {shift:.6g} more than the golden one"
+
+
+def _unrelated(a: np.ndarray, b: np.ndarray) -> Iterator[str]:
+    """Numbers that have no more to do with the golden ones than two draws of a random stream."""
+    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    cosine = float((a * b).sum()) / size if size else 1.0
+    if a.size >= MANY and abs(cosine) < 4.0 / np.sqrt(a.size):
+        yield f"no relation to the golden one (cosine {cosine:.2f}), as with another seed or other weights"
 
 
 def _moved(a: np.ndarray, b: np.ndarray) -> Iterator[str]:

@@ -9,6 +9,7 @@ from refdiff.golden.diagnosis import Diagnosis, Finding, Suspect
 from refdiff.golden.mutants import Mutant
 
 NEAREST = 3
+HALF = 0.5  # of the error is left at most where a bug that is not the cause is told of a tensor that has none
 
 
 def told(diagnosis: Diagnosis) -> list[dict[str, Any]]:
@@ -36,7 +37,8 @@ def told(diagnosis: Diagnosis) -> list[dict[str, Any]]:
 
 def others(finding: Finding) -> list[Suspect]:
     """The nearest bugs that are not the cause, each once."""
-    left = [s for s in finding.suspects if s is not finding.cause and math.isfinite(s.after)]
+    most = HALF * finding.added if finding.cause is None else math.inf
+    left = [s for s in finding.suspects if s is not finding.cause and math.isfinite(s.after) and s.after <= most]
     taken = [] if finding.cause is None else [ids(finding.cause)]
     found = []
     for suspect in left:

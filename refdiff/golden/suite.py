@@ -101,7 +101,7 @@ def chosen(profile: str, levels: Iterable[str]) -> list[Expected]:
 def judged(case: Expected, given: Mapping[str, np.ndarray] | str) -> Result:
     """What a port gave for a case, or a word in its place: "unsupported", "missing", "refused", or why there is nothing."""
     if isinstance(given, str):
-        if case.refused:
+        if case.refused and given != MISSING:
             return Result(case.id, PASS if given == REFUSED else FAIL, note=given)
         return Result(case.id, given if given in (UNSUPPORTED, MISSING) else FAIL, note=given)
     if case.refused:
@@ -125,11 +125,14 @@ def judgement(theirs: Trace, right: Trace) -> Report:
 
 
 def results(cases: Iterable[Expected], folder: Path) -> Iterator[Result]:
-    """The judgement of a folder of outputs: for each case ID the file or folder ID.safetensors, ID.npz or ID/*.npy."""
+    """The judgement of a folder of outputs: for each case ID the file or folder ID.safetensors, ID.npz or ID/*.npy, or a file
+    ID.refused where the port refuses the case.
+    """
     for case in cases:
         paths = [folder / f"{case.id}.safetensors", folder / f"{case.id}.npz", folder / case.id]
         path = next((path for path in paths if path.exists()), None)
-        yield judged(case, MISSING if path is None else read_trace(path).tensors)
+        nothing = REFUSED if (folder / f"{case.id}.refused").is_file() else MISSING
+        yield judged(case, nothing if path is None else read_trace(path).tensors)
 
 
 def export(cases: Iterable[Expected], folder: Path) -> int:

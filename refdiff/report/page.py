@@ -8,7 +8,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from refdiff.golden.compare import FAIL, PASS, Report, Row, recognised
+from refdiff.golden.compare import FAIL, PASS, Report, Row, negative_first, recognised
 from refdiff.golden.format import Trace
 from refdiff.report.curve import curve, stage_of
 from refdiff.report.pictures import channel_panels, final_panels, heat_map
@@ -21,6 +21,7 @@ Story = Sequence[Mapping[str, Any]]
 
 def as_html(report: Report, theirs: Trace, golden: Trace, *, names: tuple[str, str], story: Story | None) -> str:
     """The whole page. `names`: what both are called; `story`: the diagnosis as plain data, None where none was asked for."""
+    theirs, _ = negative_first(theirs, golden)
     parts = [summary(report, golden, names), *(diagnosis(story) if story else ())]
     parts.append(section("The error through the run", curve(report.rows)))
     parts += pictures(report, theirs, golden)

@@ -51,7 +51,15 @@ def test_a_right_program_passes(run, tiny, golden_file, theirs_with):
         code, out, err = run("compare", theirs_with(""), golden_file, *model)
         assert (code, err) == (0, "") and " 0 fail, 0 missing" in out and "First wrong" not in out
     code, out, _ = run("diagnose", theirs_with(""), golden_file, "--model", tiny)
-    assert code == 0 and "Nothing is wrong" in out
+    assert code == 0 and "Nothing is wrong: every part gives what it should" in out
+
+
+def test_what_is_not_there_is_not_called_right(run, tiny, golden_file, tmp_path):
+    golden = read_trace(golden_file).tensors
+    write_trace(tmp_path / "few.safetensors", Trace({"tokens/ids": golden["tokens/ids"]}))
+    code, out, _ = run("diagnose", tmp_path / "few.safetensors", golden_file, "--model", tiny)
+    last = f"Nothing is wrong in what was compared; {len(golden) - 1} golden tensors are not there."
+    assert code == 0 and out.splitlines()[-1] == last
 
 
 def test_what_was_taken_to_be_so_is_told(run, tiny, golden_file, tmp_path):

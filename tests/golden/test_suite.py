@@ -142,6 +142,16 @@ def test_a_folder_of_outputs_is_judged(tmp_path):
     assert [result.outcome for result in found] == [MISSING] + [PASS] * (len(wanted) - 1)
 
 
+def test_a_folder_of_outputs_tells_what_is_refused(tmp_path):
+    wanted = [case for case in suite.chosen("samplers", []) if case.refused]
+    assert len(wanted) > 2
+    for case in wanted[1:]:
+        path = tmp_path / f"{case.id}.refused"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert [result.outcome for result in suite.results(wanted, tmp_path)] == [MISSING] + [PASS] * (len(wanted) - 1)
+
+
 def test_a_profile_that_there_is_not():
     with pytest.raises(BadRequest, match='unknown profile "sd9": choose one of sd15-text-to-image'):
         suite.chosen("sd9", [])
