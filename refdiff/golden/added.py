@@ -20,7 +20,9 @@ def forced(setting: Setting, theirs: Trace, golden: Trace) -> dict[str, np.ndarr
     for stage in stages_of(setting):
         if any(belongs(name, stage) for name in theirs.tensors):
             try:
-                found |= run_stage(setting, stage, given(setting, theirs, golden), replaced=theirs.tensors, know=None, until=None)
+                look = given(setting, theirs, golden)
+                keep = theirs.tensors.__contains__  # all layers of a large model would take gigabytes
+                found |= run_stage(setting, stage, look, replaced=theirs.tensors, know=None, until=None, keep=keep)
             except IndexError:  # ids that are in no vocabulary: what they lead to is not known
                 continue
     return found

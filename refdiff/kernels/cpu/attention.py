@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 
 from refdiff.core.primitive import Unsupported
-from refdiff.kernels.cpu.common import ONE, exponential, jit, parallel, part, require_float32, scratch
-from refdiff.kernels.cpu.product import _gather_columns
+from refdiff.kernels.cpu.common import ONE, address, exponential, inline, jit, parallel, part, require_float32, scratch
+from refdiff.kernels.cpu.product import WHOLE, Weight, _gather_columns, product
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
 from refdiff.kernels.cpu.vector_softmax import largest_of_columns, powers_of_columns
 
 ROWS, COLUMNS, LANES = TILE
+FEW = 1 << 16  # scores of a head that are made all at once
 QUERIES, KEYS = 8 * COLUMNS, 240  # of a block, whose keys and values stay in the second cache, a panel of its scores in the first
 LEAST = np.float32(-3.0e38)  # before any score
 
@@ -78,6 +80,8 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     if scale < 0 or q.size == 0 or k.size == 0:
         raise Unsupported("a negative scale, or nothing to attend to")
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
+    if q.shape[1] * k.shape[1] <= FEW:
+        return _head_by_head(q, k, v, heads, np.float32(scale), causal)
     batch, count, width = k.shape
     depth = width // heads
     values = result(batch * heads, -(-(depth + 1) // ROWS) * ROWS, count)
@@ -86,6 +90,20 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     blocks = -(-q.shape[1] // QUERIES)
     work = q.shape[1] * count * batch * width
     parallel(_attend, batch * heads * blocks, work, blocks, q, k, values, depth, np.float32(scale / math.log(2.0)), causal, out)
+    return out
+
+
+def _head_by_head(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, scale: np.float32, causal: bool) -> np.ndarray:
+    """Where all scores of a head stay in a cache: two products with a softmax between them."""
+    (batch, queries, width), count, out = q.shape, k.shape[1], result(*q.shape)
+    depth, rows, p = width // heads, np.arange(queries), np.empty((1, queries, count), np.float32)
+    for b, feature in itertools.product(range(batch), range(0, width, depth)):
+        own, others = (slice(x * width + feature, None) for x in (b * queries, b * count))
+        keys = Weight(k.reshape(-1)[others], (count, 1, depth), (width, 0, 1))
+        values = Weight(v.reshape(-1)[others], (depth, 1, count), (1, 0, width))
+        scores = product(q.reshape(-1)[own], rows * width, WHOLE, keys, None, by_row=False)
+        _softmax_rows(0, 1, scores[None], scale, causal, p)
+        out[b, :, feature : feature + depth] = product(p.reshape(-1), rows * count, WHOLE, values, None, by_row=False)
     return out
 
 
@@ -109,40 +127,52 @@ def _turn(start, stop, v, depth, values):
 
 def _attend(start: int, stop: int, blocks: int, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
     depth, rows, count = rest[0], *values.shape[1:]
-    # Arrays whose addresses are taken are made here, for Numba would free its own after their last mention.
-    sizes = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * rows, "fresh": rows * COLUMNS}
-    floats = [scratch(name, size) for name, size in sizes.items()]
+    panel = scratch("queries", QUERIES * depth)
+    scores, sums, fresh = (
+        scratch(name, size)
+        for name, size in (("scores", (KEYS + ROWS) * COLUMNS), ("sums", QUERIES * rows), ("fresh", rows * COLUMNS))
+    )
     tops, zeros = np.empty(2 * QUERIES, np.float32), np.zeros(COLUMNS, np.float32)
-    places = np.minimum(np.arange(count + ROWS), count - 1) * keys.shape[2]
-    args = start, stop, blocks, q.reshape(-1), keys.reshape(-1), values, *rest, (*floats, tops, zeros)
-    _stream(*args, (places, np.arange(rows) * count))
+    places, steps = np.minimum(np.arange(count + ROWS), count - 1) * keys.shape[2], np.arange(rows) * count
+    at = address(keys), address(places), address(values), address(steps), address(zeros)
+    _stream(start, stop, blocks, (rows, count, *rest[:3]), q.reshape(-1), rest[3], at, (panel, scores, sums, fresh, tops))
 
 
 @jit
-def _stream(start, stop, blocks, q, keys, values, depth, factor, causal, out, floats, rows_of):
-    """The blocks of queries start..stop, numbered through the heads."""
+def _stream(start, stop, blocks, sizes, q, out, at, floats):
+    """The blocks of queries start..stop, numbered through the heads; `at` are addresses."""
+    rows, count, depth, factor, causal = sizes
     queries, width = out.shape[1:]
-    panel, scores, sums, fresh, tops, zeros = floats
-    heads, rows, count = width // depth, values.shape[1], values.shape[2]
+    panel, scores, sums, fresh, tops = floats
+    heads = width // depth
     for item in range(start, stop):
         h, first = item // blocks, (item % blocks) * QUERIES
         batch, feature = h // heads, (h % heads) * depth
         many = min(QUERIES, queries - first)
-        _begin(q, (batch * queries + first) * width + feature, width, many, depth, factor, panel)
+        for p in range(0, many, COLUMNS):
+            start_at = (batch * queries + first + p) * width + feature
+            _gather_columns(q, start_at, width, many - p, depth, panel, p * depth)
+        for i in range((many + COLUMNS - 1) // COLUMNS * COLUMNS * depth):
+            panel[i] *= factor
         for i in range(2 * QUERIES):
             tops[i] = LEAST
         for i in range(QUERIES * rows):
             sums[i] = 0
         for s0 in range(0, min(count, first + many) if causal else count, KEYS):
-            at = batch * count * width + feature, s0, h * rows * count + s0
             seen = min(KEYS, count - s0)
+            keys, places = at[0] + 4 * (batch * count * width + feature), at[1] + 8 * s0
+            values = at[2] + 4 * (h * rows * count + s0)
             for p in range(0, many, COLUMNS):
                 shift = s0 - first - p
                 if not causal or shift < COLUMNS:
-                    _scores(at, seen, keys, panel, p, depth, zeros, scores, rows_of[0])
-                    _soften(scores, seen, shift if causal else -count, tops, p)
-                    _weigh(at[2], seen, values, scores, zeros, fresh, rows_of[1])
-                    _absorb(fresh, tops, sums, p, rows)
+                    to, fresh_at = np.int64(scores.ctypes.data), np.int64(fresh.ctypes.data)
+                    _tiles(keys, places, seen, np.int64(panel.ctypes.data) + 4 * p * depth, depth, at[4], to)
+                    _soften(scores, seen, shift if causal else -count, tops.ctypes.data + 8 * p)
+                    _tiles(values, at[3], rows, to, seen, at[4], fresh_at)
+                    for c in range(0, rows * COLUMNS, COLUMNS):
+                        for j in range(COLUMNS):
+                            i = p * rows + c + j
+                            sums[i] = sums[i] * tops[2 * p + COLUMNS + j] + fresh[c + j]
         for i in range(many):
             p, j = i // COLUMNS * COLUMNS, i % COLUMNS
             inverse = ONE / sums[p * rows + depth * COLUMNS + j]
@@ -151,61 +181,30 @@ def _stream(start, stop, blocks, q, keys, values, depth, factor, causal, out, fl
 
 
 @part
-def _begin(q, at, width, many, depth, factor, panel):
-    """panel[p depth + c COLUMNS + j] = factor q[p + j,c], for panels p of queries, which begin `at` in flat memory."""
-    for p in range(0, many, COLUMNS):
-        _gather_columns(q, at + p * width, width, many - p, depth, panel, p * depth)
-    for i in range((many + COLUMNS - 1) // COLUMNS * COLUMNS * depth):
-        panel[i] *= factor
-
-
-@part
-def _scores(at, many, keys, panel, p, depth, zeros, scores, places):
-    """scores[s,j] = keys[s] queries[p + j] for a block of keys and a panel of queries."""
-    keys_at, places_at, panel_at = keys.ctypes.data + 4 * at[0], places.ctypes.data + 8 * at[1], panel.ctypes.data + 4 * p * depth
-    zeros_at, scores_at = zeros.ctypes.data, scores.ctypes.data
+def _tiles(a, rows, many, b, depth, zeros, out):
+    """out = A B for `many` rows of A and a panel of columns; all are addresses, as multiply_tile has them."""
     for i in range(0, many, ROWS):
-        multiply_tile(keys_at, places_at + 8 * i, panel_at, depth, (zeros_at, 0), (scores_at + 4 * i * COLUMNS, COLUMNS))
+        multiply_tile(a, rows + 8 * i, b, depth, (zeros, 0), (out + 4 * i * COLUMNS, COLUMNS))
 
 
-@part
-def _soften(scores, many, shift, tops, p):
-    """Turn scores into 2^(score - new top), 0 for those not seen, and the panel's (tops, .) into (new tops, 2^(top - new top)).
+@inline
+def _soften(scores: Any, many: Any, shift: Any, tops: Any) -> None:
+    """Turn scores into 2^(score - new top), 0 for those not seen, and (tops, .) into (new tops, 2^(top - new top)).
 
-    Query j sees the keys up to j - shift.
-    Shapes: [S,columns], [panels,2,columns], of which panel p / columns
+    Query j sees the keys up to j - shift; `tops` is an address.
+    Shapes: [S,columns], [2,columns]
     """
     hidden = many if shift <= -many else max(-shift, 0)  # from here on some query does not see the key
     for s in range(hidden, many):
         for j in range(min(s + shift, COLUMNS)):
             scores[s * COLUMNS + j] = LEAST
-    top_at, before_at = tops.ctypes.data + 8 * p, tops.ctypes.data + 8 * p + 4 * COLUMNS
-    copy_row(top_at, before_at)
-    largest_of_columns(scores.ctypes.data, many, top_at)
-    powers_of_columns(before_at, 1, top_at)
-    powers_of_columns(scores.ctypes.data, many, top_at)
+    copy_row(tops, tops + 4 * COLUMNS)
+    largest_of_columns(scores.ctypes.data, many, tops)
+    powers_of_columns(tops + 4 * COLUMNS, 1, tops)
+    powers_of_columns(scores.ctypes.data, many, tops)
     for s in range(hidden, many):
         for j in range(min(s + shift, COLUMNS)):
             scores[s * COLUMNS + j] = 0
-
-
-@part
-def _absorb(fresh, tops, sums, p, rows):
-    """sums[c,j] = sums[c,j] shrink[j] + fresh[c,j], for the panel's sums and what its tops shrink by."""
-    for c in range(rows):
-        for j in range(COLUMNS):
-            i = c * COLUMNS + j
-            sums[p * rows + i] = sums[p * rows + i] * tops[2 * p + COLUMNS + j] + fresh[i]
-
-
-@part
-def _weigh(first, many, values, scores, zeros, fresh, steps):
-    """fresh[c,j] = values[c] scores[j] for a block of keys and a panel of queries."""
-    values_at, scores_at = values.ctypes.data + 4 * first, scores.ctypes.data
-    zeros_at, fresh_at, steps_at = zeros.ctypes.data, fresh.ctypes.data, steps.ctypes.data
-    for c in range(0, len(steps), ROWS):
-        to = fresh_at + 4 * c * COLUMNS
-        multiply_tile(values_at, steps_at + 8 * c, scores_at, many, (zeros_at, 0), (to, COLUMNS))
 
 
 def attention_vjp(

@@ -29,6 +29,11 @@ SMALL = 1 << 15  # elements below which a second thread costs more than it gives
 _pool: ThreadPoolExecutor | None = None
 
 
+def address(x: np.ndarray) -> int:
+    """Where an array begins in memory: a kernel that takes addresses is compiled sooner. The caller keeps the array alive."""
+    return x.ctypes.data
+
+
 def require_float32(*arrays: Any) -> None:
     """Raises: Unsupported unless every array is float32."""
     for a in arrays:

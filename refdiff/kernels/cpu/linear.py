@@ -7,9 +7,7 @@ import numpy as np
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu.common import require_float32
 from refdiff.kernels.cpu.halves import widened
-from refdiff.kernels.cpu.product import Weight, product
-
-WHOLE = np.zeros(1, dtype=np.int64)  # one segment, from the beginning of a row
+from refdiff.kernels.cpu.product import WHOLE, Weight, product
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:

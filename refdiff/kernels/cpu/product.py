@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdiff.kernels.cpu import common
-from refdiff.kernels.cpu.common import jit, parallel, part, scratch
+from refdiff.kernels.cpu.common import address, inline, jit, parallel, scratch
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
 
@@ -19,6 +19,9 @@ ROWS, COLUMNS, LANES = TILE
 DEPTH = 384  # of one step: a panel of so many rows stays in the first cache
 STRIPE = 96  # rows of `a` in one step, whose sums stay in the second cache
 PACKED = 1 << 16  # floats of packed columns in one step, which stay there too
+
+
+WHOLE = np.zeros(1, dtype=np.int64)  # the starts of one segment, from the beginning of a row
 
 
 class Weight(NamedTuple):
@@ -72,63 +75,63 @@ def _part(
     _, segments, depth = weight.shape
     block = max(PACKED // (min(depth, DEPTH) * COLUMNS), 1)
     packed = scratch("packed", min(block, panels[1] - panels[0]) * segments * depth * COLUMNS)
-    _product(lines, panels, block, a, rows, starts, weight.flat, weight.shape, weight.steps, bias, packed, out)
+    bias_steps = (COLUMNS, 0) if len(bias) > 1 else (0, COLUMNS)  # from a row's, and from a panel's, bias to the next
+    at = address(a), address(rows), (address(bias), *bias_steps), (address(out), out.shape[1])
+    _product(lines, (*panels, block), *at, starts, weight, packed)
 
 
 @jit
-def _product(lines, panels, block, a, rows, starts, weight, shape, steps, bias, packed, out):
-    """The rows `lines` and panels `panels`, each (first, last), of `out`, whose rows and columns are whole tiles."""
+def _product(lines, panels, a, rows, bias, out, starts, weight, packed):
+    """The rows `lines`, (first, last), and panels `panels`, (first, last, so many at a time), of `out`, whole tiles.
+
+    `a`, `rows`, `bias` and `out` are addresses, the last two with steps.
+    """
+    flat, shape, steps = weight
     segments, depth = shape[1], shape[2]
-    size, width = segments * depth * COLUMNS, out.shape[1]
-    down, across = (COLUMNS, 0) if len(bias) > 1 else (0, COLUMNS)  # from a row's, and a panel's, bias to the next
-    a_at, rows_at, packed_at, bias_at, out_at = (
-        a.ctypes.data,
-        rows.ctypes.data,
-        packed.ctypes.data,
-        bias.ctypes.data,
-        out.ctypes.data,
-    )
-    for p0 in range(panels[0], panels[1], block):
-        p1 = min(p0 + block, panels[1])
+    size = segments * depth * COLUMNS
+    bias_at, down, across = bias
+    out_at, width = out
+    packed_at = packed.ctypes.data
+    for p0 in range(panels[0], panels[1], panels[2]):
+        p1 = min(p0 + panels[2], panels[1])
         for p in range(p0, p1):
-            _pack(weight, shape, steps, p, packed, (p - p0) * size)
+            _pack(flat, shape, steps, p, packed, (p - p0) * size)
         for m0 in range(lines[0], lines[1], STRIPE):
             for s in range(segments):
                 for k in range(0, depth, DEPTH):
                     deep, begin = min(DEPTH, depth - k), s == 0 and k == 0
-                    left, right = a_at + 4 * (starts[s] + k), packed_at + 4 * (s * depth + k) * COLUMNS
+                    left, right = a + 4 * (starts[s] + k), packed_at + 4 * (s * depth + k) * COLUMNS
                     for m in range(m0, min(m0 + STRIPE, lines[1]), ROWS):
                         for p in range(p0, p1):
                             to = out_at + 4 * (m * width + p * COLUMNS)
                             base, step = (bias_at + 4 * (m * down + p * across), down) if begin else (to, width)
-                            multiply_tile(left, rows_at + 8 * m, right + 4 * (p - p0) * size, deep, (base, step), (to, width))
+                            multiply_tile(left, rows + 8 * m, right + 4 * (p - p0) * size, deep, (base, step), (to, width))
 
 
-@part
-def _pack(weight, shape, steps, panel, packed, to):
+@inline
+def _pack(weight: Any, shape: Any, steps: Any, panel: Any, packed: Any, to: Any) -> None:
     """packed[to + (s depth + k) columns + j] = weight[panel columns + j, s, k], 0 beyond the last column."""
     columns, segments, depth = shape
-    if steps == (segments * depth, depth, 1):
+    if steps[0] == segments * depth and steps[1] == depth and steps[2] == 1:
         many = segments * depth
         _gather_columns(weight, panel * COLUMNS * many, many, columns - panel * COLUMNS, many, packed, to)
-        return
-    if steps[0] == 1 and (panel + 1) * COLUMNS <= columns:
+    elif steps[0] == 1 and (panel + 1) * COLUMNS <= columns:
         weight_at, packed_at = weight.ctypes.data + 4 * panel * COLUMNS, packed.ctypes.data + 4 * to
         for s in range(segments):
             for k in range(depth):
                 copy_row(weight_at + 4 * (s * steps[1] + k * steps[2]), packed_at + 4 * (s * depth + k) * COLUMNS)
-        return
-    for j in range(COLUMNS):
-        column, at = panel * COLUMNS + j, to + j
-        for s in range(segments):
-            first = column * steps[0] + s * steps[1]
-            for k in range(depth):
-                packed[at] = weight[first + k * steps[2]] if column < columns else 0
-                at += COLUMNS
+    else:
+        for j in range(COLUMNS):
+            column, at = panel * COLUMNS + j, to + j
+            for s in range(segments):
+                first = column * steps[0] + s * steps[1]
+                for k in range(depth):
+                    packed[at] = weight[first + k * steps[2]] if column < columns else 0
+                    at += COLUMNS
 
 
-@part
-def _gather_columns(lines, first, width, columns, many, packed, to):
+@inline
+def _gather_columns(lines: Any, first: Any, width: Any, columns: Any, many: Any, packed: Any, to: Any) -> None:
     """packed[to + i COLUMNS + j] = lines[first + width j + i] for `many` i and a panel of columns, 0 beyond so many columns."""
     whole = many - many % LANES if columns >= COLUMNS else 0
     lines_at, packed_at = lines.ctypes.data + 4 * first, packed.ctypes.data + 4 * to
