@@ -195,19 +195,21 @@ def pair(one: tuple[Mutant, str], other: tuple[Mutant, str]) -> dict[str, Any]:
 
 
 def told(theirs: Trace | None, setting: Setting, truth: Trace, ids: set[str]) -> dict[str, Any]:
-    """What the diagnosis says of a port with these bugs: seen, where, and the rank of a right name, from 1."""
+    """What the diagnosis says of a port with these bugs: seen, where, and the rank, from 1, of a right name that explains it."""
     if theirs is None:
         return {"detected": True, "first": "it does not run", "rank": None}
     found = diagnose(setting, theirs, truth)
     wrong = found.report.first_wrong
     ranks = []
     for finding in found.findings:
-        ranks += [k for k, suspect in enumerate(finding.suspects, 1) if ids & {m.id for m in suspect.mutants}][:1]
+        named = [k for k, suspect in enumerate(finding.suspects, 1) if suspect.explains and ids & {m.id for m in suspect.mutants}]
+        ranks += named[:1]
     best = found.findings[0].suspects[0].name if found.findings and found.findings[0].suspects else None
     return {
         "detected": wrong is not None,
         "first": wrong.name if wrong else None,
         "rank": min(ranks, default=None),
+        "cause": bool(ranks),
         "named": best,
     }
 
@@ -228,6 +230,12 @@ def page(rows: list[dict[str, Any]]) -> str:
     for dtype in ("float32", *HALVES):
         lines.append(summary(dtype, [row for row in singles if row["dtype"] == dtype]))
     lines.append(summary("pairs, float32", [row for row in rows if row["id"].startswith("pair")]))
+    earlier = sum(row["visible"] and row["first"] != "it does not run" and "cause" not in row for row in rows)
+    if earlier:
+        lines += [
+            "",
+            f"{earlier} rows are of an earlier run, in which a name counted also where it was only the nearest, not the cause.",
+        ]
     lines += by_stage(singles)
     lines += [
         "",
