@@ -6,30 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-import refdiff
-from refdiff.checkpoints.synthetic import write_synthetic
 from refdiff.golden.added import compare_with
 from refdiff.golden.capture import capture
 from refdiff.golden.compare import FAIL, MISSING, PASS
 from refdiff.golden.recording import record
 from refdiff.golden.stages import Setting
-from refdiff.text import Tokenizer
 from tests.parity.golden import opened
 
 ASKED = {"prompt": "a red circle", "steps": 2, "guidance": 5.0, "eta": 0.0, "seed": 1, "width": 80, "height": 72}
 NOT_SHOWN = {"text_encoder/pooled", "noise/initial", "latents/initial", "pixels/image", "schedule/sigmas"}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("capture") / "tiny"
-    write_synthetic("tiny", path, seed=0, dtype="float32", write_tokenizer=Tokenizer.clip().write_folder)
-    return path
-
-
-@pytest.fixture(scope="module")
-def pipe(folder):
-    return refdiff.load(folder, dtype="float64", kernels="spec")
 
 
 @torch.no_grad()

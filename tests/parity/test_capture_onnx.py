@@ -8,8 +8,6 @@ import numpy as np
 import onnx
 import pytest
 
-import refdiff
-from refdiff.checkpoints.synthetic import write_synthetic
 from refdiff.errors import BadRequest
 from refdiff.golden.added import compare_with
 from refdiff.golden.capture_onnx import capture_onnx
@@ -17,7 +15,6 @@ from refdiff.golden.compare import FAIL, MISSING, PASS
 from refdiff.golden.diagnosis import diagnose
 from refdiff.golden.recording import record
 from refdiff.golden.stages import Setting
-from refdiff.text import Tokenizer
 from tests.parity.golden import bounded, opened
 from tests.parity.onnx_program import FILES, Program, export
 
@@ -29,15 +26,7 @@ NOT_EXPOSED = {"text_encoder/text_model.embeddings.position_embedding"}  # a con
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "tiny"
-    write_synthetic("tiny", path, seed=0, dtype="float32", write_tokenizer=Tokenizer.clip().write_folder)
-    return path
-
-
-@pytest.fixture(scope="module")
-def golden(folder):
-    pipe = refdiff.load(folder, dtype="float64", kernels="spec")
+def golden(pipe):
     made = record(pipe, detail="layers", **ASKED, **SIZE)
     return Setting.of(pipe, made.manifest["inputs"]), made
 

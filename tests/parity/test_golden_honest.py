@@ -14,12 +14,10 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 import refdiff
 import refdiff.kernels.cpu
-from refdiff.checkpoints.synthetic import write_synthetic
 from refdiff.golden.added import added_errors
 from refdiff.golden.compare import FAIL, PASS, aligned, compare
 from refdiff.golden.recording import record
 from refdiff.golden.stages import Setting
-from refdiff.text import Tokenizer
 from tests.parity.golden import captured, opened
 
 ASKED = {"prompt": "a red circle", "negative_prompt": "", "steps": 2, "guidance": 5.0, "eta": 0.0, "seed": 0}
@@ -52,18 +50,6 @@ RUNS = {
     "bfloat16": ({}, "bfloat16", ""),
     "bfloat16, channels last": (LARGE | {"seed": 8}, "bfloat16", "channels last"),
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("honest") / "tiny"
-    write_synthetic("tiny", path, seed=0, dtype="float32", write_tokenizer=Tokenizer.clip().write_folder)
-    return path
-
-
-@pytest.fixture(scope="module")
-def pipe(folder):
-    return refdiff.load(folder, dtype="float64", kernels="spec")
 
 
 def prepared(folder: Path, precision: str, how: str):
