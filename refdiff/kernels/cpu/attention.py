@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from refdiff.core.primitive import Unsupported
-from refdiff.kernels.cpu.common import ONE, address, exponential, inline, jit, parallel, part, require_float32, scratch
+from refdiff.kernels.cpu.common import (
+    ONE,
+    PER_NUMBER,
+    address,
+    exponential,
+    inline,
+    jit,
+    parallel,
+    part,
+    require_float32,
+    scratch,
+)
 from refdiff.kernels.cpu.product import WHOLE, Weight, _gather_columns, product
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
@@ -88,7 +99,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     parallel(_turn, len(values), v.size, v, depth, values)
     out = result(*q.shape)
     blocks = -(-q.shape[1] // QUERIES)
-    work = q.shape[1] * count * batch * width
+    work = q.shape[1] * count * batch * width // PER_NUMBER
     parallel(_attend, batch * heads * blocks, work, blocks, q, k, values, depth, np.float32(scale / math.log(2.0)), causal, out)
     return out
 

@@ -25,7 +25,8 @@ jit = _njit(**_KEPT)
 part = _njit(**_KEPT, no_cpython_wrapper=True)
 inline = _njit(**_OPTIONS, inline="always")
 THREADS = int(os.environ.get("REFDIFF_THREADS", os.cpu_count() or 1))
-SMALL = 1 << 15  # elements below which a second thread costs more than it gives
+SMALL = 1 << 20  # numbers below which a second thread costs more than it gives: to wake it takes 0.2 ms on a virtual machine
+PER_NUMBER = 16  # multiply-adds of a product that take as long as one number of another kernel
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -77,6 +78,7 @@ def set_threads(count: int) -> None:
 def parallel(kernel: Callable, count: int, size: int, *args: Any) -> None:
     """Run kernel(start, stop, *args) over 0..count, cut into one range a thread; each item is computed whole by one thread.
 
+    `size`: how many numbers are made or moved, of a product its multiply-adds / PER_NUMBER. SMALL ones stay on this thread.
     The ranges write to different parts of the result, so the numbers do not depend on the number of threads.
     """
     global _pool

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import jit, parallel, part, scratch
+from refdiff.kernels.cpu.common import PER_NUMBER, jit, parallel, part, scratch
 from refdiff.kernels.cpu.product import COLUMNS, DEPTH, LANES, ROWS
 from refdiff.kernels.cpu.vector import copy_row, multiply_tile, transpose_square
 
@@ -24,7 +24,7 @@ def weight_gradient(g: np.ndarray, x: np.ndarray, places: np.ndarray, columns: n
     across = np.full(panels * COLUMNS, columns[-1], dtype=np.int64)
     across[: len(columns)] = columns
     out = np.zeros((len(lines), panels * COLUMNS), dtype=np.float32)
-    parallel(_panels, panels, depth * many * len(columns), g, x, places, across, lines, out)
+    parallel(_panels, panels, depth * many * len(columns) // PER_NUMBER, g, x, places, across, lines, out)
     return np.ascontiguousarray(out[:many, : len(columns)])
 
 

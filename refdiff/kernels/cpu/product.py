@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdiff.kernels.cpu import common
-from refdiff.kernels.cpu.common import address, inline, jit, parallel, scratch
+from refdiff.kernels.cpu.common import PER_NUMBER, address, inline, jit, parallel, scratch
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
 
@@ -50,7 +50,7 @@ def product(
     places = np.full(stripes * ROWS, rows[-1], dtype=np.int64)
     places[:count] = rows
     out = result(stripes * ROWS, panels * COLUMNS)
-    work = count * columns * segments * depth
+    work = count * columns * segments * depth // PER_NUMBER
     args = a, places, starts, weight, first, out
     if panels >= 2 * common.THREADS:
         parallel(_by_panels, panels, work, *args)

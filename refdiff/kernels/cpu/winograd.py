@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from refdiff.kernels.cpu import common
-from refdiff.kernels.cpu.common import jit, nchw, nhwc, parallel, scratch
+from refdiff.kernels.cpu.common import PER_NUMBER, jit, nchw, nhwc, parallel, scratch
 from refdiff.kernels.cpu.halves import widened
 from refdiff.kernels.cpu.prepared import prepared
 from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
@@ -79,7 +79,8 @@ def _by_tiles(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tu
     panels = prepared(f"winograd {side}", weight, lambda w: transformed_weight(w, side))
     count = len(image) * place[2] * place[3]
     block = min(BLOCK, _whole(-(-count // common.THREADS), ROWS))
-    parallel(_tiles, -(-count // block), side * side * count * panels.shape[2], block, count, image, panels, bias, place, out)
+    work = side * side * count * panels.shape[2] * len(bias) // PER_NUMBER
+    parallel(_tiles, -(-count // block), work, block, count, image, panels, bias, place, out)
 
 
 def _tiles(start: int, stop: int, block: int, count: int, *rest: Any) -> None:
@@ -106,7 +107,19 @@ def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: t
     work = points * count * deep
     parallel(_inputs, count, work, image, (*place, step), deep, inputs)
     places = np.minimum(np.arange(_whole(count, ROWS)), count - 1) * deep
-    parallel(_panels, len(bias) // COLUMNS, work * len(bias), places, count, inputs, step, widened(weight), bias, place, out)
+    parallel(
+        _panels,
+        len(bias) // COLUMNS,
+        work * len(bias) // PER_NUMBER,
+        places,
+        count,
+        inputs,
+        step,
+        widened(weight),
+        bias,
+        place,
+        out,
+    )
 
 
 def _inputs(start: int, stop: int, image: np.ndarray, place: tuple, deep: int, inputs: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import jit, nhwc, parallel, scratch
+from refdiff.kernels.cpu.common import PER_NUMBER, jit, nhwc, parallel, scratch
 from refdiff.kernels.cpu.gradient import _sum_over_rows
 from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
 from refdiff.kernels.cpu.vector import combination
@@ -39,7 +39,7 @@ def conv3x3_weight(g: np.ndarray, x: np.ndarray, *, padding: tuple[int, int, int
         work = POINTS * tiles * (wide + deep)
         place, widths, both = (*padding[::2], down, across), (wide, deep), (outputs, inputs)
         parallel(_transform, tiles, work, first, (gradient, image), place, widths, steps, both)
-        parallel(_multiply, POINTS, work * many, tiles, widths, steps, both, sums)
+        parallel(_multiply, POINTS, work * many // PER_NUMBER, tiles, widths, steps, both, sums)
     taps = np.empty((many, 3, 3, deep), np.float32)
     parallel(_gather, many, sums.size, sums, taps)
     return np.ascontiguousarray(taps[..., :channels].transpose(0, 3, 1, 2))
