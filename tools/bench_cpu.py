@@ -1,11 +1,12 @@
 """How fast refdiff is on this processor, beside the programs that would be picked instead, with the same weights and inputs.
 
-    refdiff synth sd15 sd15
+    refdiff synth sd15 sd15 --dtype float16
     python tools/bench_cpu.py sd15 --out docs/benchmarks
 
 Every program is a process of its own, and they take turns, so that a slow minute is slow for all. Each is warmed up once; then
 the median of --runs runs counts. A program that is not installed is left out, and the page says so. The outputs are compared;
-those of training are the losses of all its steps.
+those of training are the losses of all its steps, and a picture of stable-diffusion.cpp cannot be: its noise is its own. That
+program keeps the weights as the folder has them, so give it one in float16; the others compute in float32 with any.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAMS = {"refdiff": "refdiff", "torch": "torch", "openvino": "openvino"}  # the program and the package that it needs
+# The program and the package that it needs.
+PROGRAMS = {"refdiff": "refdiff", "torch": "torch", "openvino": "openvino", "sdcpp": "stable_diffusion_cpp"}
 WORKS = {"unet": "U-Net, one guided step", "vae": "VAE decoder", "train": "U-Net and text encoder, one step of training"}
+WITHOUT = {"openvino": ("train",), "sdcpp": ("train", "vae")}  # what a program does not do, or does not tell the time of
 TRAINED = ROOT / "weights" / "embedded"  # whatever the model, training is measured with this one
 BATCH = 64  # pictures of a step of training
 GFLOP = {("unet", 512): 1606.0, ("vae", 512): 2515.0}  # of the direct form, counted from the shapes
@@ -60,8 +63,7 @@ def main() -> int:
 
 def measure(options: argparse.Namespace, names: list[str], work: str, size: int) -> dict:
     """One row: each program's seconds, run by run, its peak memory, and how far its output is from refdiff's."""
-    if work == "train":
-        names = [name for name in names if name != "openvino"]  # which does not train
+    names = [name for name in names if work not in WITHOUT.get(name, ())]
     with tempfile.TemporaryDirectory() as folder:
         outputs = {name: Path(folder) / f"{name}.npy" for name in names}
         workers = {name: start(name, work, options, size, outputs[name]) for name in names}
@@ -77,7 +79,7 @@ def measure(options: argparse.Namespace, names: list[str], work: str, size: int)
             worker.stdin.close()  # type: ignore[union-attr]
             worker.wait()
         ours = np.load(outputs["refdiff"]).astype(np.float64) if "refdiff" in outputs else None
-        differences = {name: relative(np.load(path), ours) for name, path in outputs.items()}
+        differences = {name: relative(np.load(path), ours) for name, path in outputs.items() if name != "sdcpp"}
     return {
         "work": work, "size": size, "dtype": options.dtype, "seconds": seconds, "peak_bytes": peaks, "difference": differences,
     }  # fmt: skip
@@ -151,8 +153,8 @@ def machine() -> dict[str, str | int]:
     )
     versions = {
         p: importlib.metadata.version(p)
-        for p in ("numpy", "numba", "torch", "diffusers", "openvino")
-        if importlib.util.find_spec(p)
+        for p in ("numpy", "numba", "torch", "diffusers", "openvino", "stable_diffusion_cpp_python")
+        if importlib.util.find_spec(p.removesuffix("_python"))
     }
     return {"processor": names[0] if names else platform.processor(), "cores": os.cpu_count() or 1, **versions}
 
@@ -180,9 +182,10 @@ def page(found: dict) -> str:
             rate = "" if flops is None else f"{flops / middle:.0f}"
             share = "" if flops is None else f"{flops / middle / best:.2f}"
             ratio = middle / statistics.median(row["seconds"].get("refdiff", taken))
+            apart = f"{row['difference'][name]:.1e}" if name in row["difference"] else "not comparable"
             lines.append(
                 f"| {WORKS[row['work']]}, {row['dtype']} | {row['size']} | {name} | {middle:.2f} | {ratio:.2f} | {rate} |"
-                f" {share} | {row['peak_bytes'][name] / 1e9:.2f} | {row['difference'][name]:.1e} |"
+                f" {share} | {row['peak_bytes'][name] / 1e9:.2f} | {apart} |"
             )
     return "\n".join([*lines, ""])
 

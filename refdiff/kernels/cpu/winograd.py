@@ -107,19 +107,8 @@ def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: t
     work = points * count * deep
     parallel(_inputs, count, work, image, (*place, step), deep, inputs)
     places = np.minimum(np.arange(_whole(count, ROWS)), count - 1) * deep
-    parallel(
-        _panels,
-        len(bias) // COLUMNS,
-        work * len(bias) // PER_NUMBER,
-        places,
-        count,
-        inputs,
-        step,
-        widened(weight),
-        bias,
-        place,
-        out,
-    )
+    rest = step, widened(weight), bias, place, out
+    parallel(_panels, len(bias) // COLUMNS, work * len(bias) // PER_NUMBER, places, count, inputs, *rest)
 
 
 def _inputs(start: int, stop: int, image: np.ndarray, place: tuple, deep: int, inputs: np.ndarray) -> None:
