@@ -34,41 +34,39 @@ def calls(draw):
     stored = rng.standard_normal([shape[axis] for axis in order]).astype(np.float32)
     weight = stored.transpose(np.argsort(order))
     steps = tuple(step // 4 for step in weight.strides)
-    by_row = draw(st.booleans())
-    bias = rng.standard_normal(count if by_row else columns).astype(np.float32) if draw(st.booleans()) else None
-    return (a, rows, starts, Weight(stored.reshape(-1), shape, steps), bias), {"by_row": by_row}, weight
+    bias = rng.standard_normal(columns).astype(np.float32) if draw(st.booleans()) else None
+    return (a, rows, starts, Weight(stored.reshape(-1), shape, steps), bias), weight
 
 
-def loop(a, rows, starts, weight, bias, *, by_row):
+def loop(a, rows, starts, weight, bias):
     """The definition, in float64."""
     places = rows[:, None, None] + starts[:, None] + np.arange(weight.shape[2])
     whole = np.einsum("msk,nsk->mn", a.astype(np.float64)[places], weight.astype(np.float64))
-    return whole if bias is None else whole + (bias[:, None] if by_row else bias)
+    return whole if bias is None else whole + bias
 
 
 @given(calls())
 def test_equals_its_definition(call):
-    args, how, weight = call
-    got, want = product(*args, **how), loop(*args[:3], weight, args[4], **how)
+    args, weight = call
+    got, want = product(*args), loop(*args[:3], weight, args[4])
     assert got.dtype == np.float32 and got.flags.c_contiguous
     assert np.abs(got - want).max() <= 2e-6 * np.sqrt(weight[0].size) * max(np.abs(want).max(), 1.0)
 
 
 @given(calls())
 def test_two_threads_give_the_bits_of_one(call):
-    args, how, _ = call
+    args, _ = call
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(common, "SMALL", 0)
         found = []
         for threads in (1, 2, 3):
             patch.setattr(common, "THREADS", threads)
-            found.append(product(*args, **how))
+            found.append(product(*args))
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
 
 
 def test_a_row_has_the_same_bits_alone_and_among_many():
-    """Whatever side is packed: few rows pack the rows, many the weights."""
     rng = np.random.default_rng(0)
     x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((300, 64), (48, 64), (48,)))
     many = linear(x, weight, bias)
@@ -81,7 +79,7 @@ def test_nan_and_infinity_reach_their_row_alone():
     a[3, 5], a[11, 0] = np.nan, np.inf
     weight = np.ones((9, 8), np.float32)
     whole = Weight(weight.reshape(-1), (9, 1, 8), (8, 0, 1))
-    got = product(a.reshape(-1), np.arange(20) * 8, np.zeros(1, np.int64), whole, None, by_row=False)
+    got = product(a.reshape(-1), np.arange(20) * 8, np.zeros(1, np.int64), whole, None)
     assert np.isnan(got[3]).all() and np.isposinf(got[11]).all()
     assert (np.delete(got, [3, 11], axis=0) == 8).all()
 

@@ -21,7 +21,7 @@ from refdiff.kernels.cpu.common import (
     require_float32,
     scratch,
 )
-from refdiff.kernels.cpu.product import WHOLE, Weight, _gather_columns, product
+from refdiff.kernels.cpu.product import WHOLE, ZERO, Weight, gather_columns, product
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
 from refdiff.kernels.cpu.vector_softmax import largest_of_columns, powers_of_columns
@@ -112,9 +112,9 @@ def _head_by_head(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, scale
         own, others = (slice(x * width + feature, None) for x in (b * queries, b * count))
         keys = Weight(k.reshape(-1)[others], (count, 1, depth), (width, 0, 1))
         values = Weight(v.reshape(-1)[others], (depth, 1, count), (1, 0, width))
-        scores = product(q.reshape(-1)[own], rows * width, WHOLE, keys, None, by_row=False)
+        scores = product(q.reshape(-1)[own], rows * width, WHOLE, keys, None)
         _softmax_rows(0, 1, scores[None], scale, causal, p)
-        out[b, :, feature : feature + depth] = product(p.reshape(-1), rows * count, WHOLE, values, None, by_row=False)
+        out[b, :, feature : feature + depth] = product(p.reshape(-1), rows * count, WHOLE, values, None)
     return out
 
 
@@ -145,13 +145,13 @@ def _attend(start: int, stop: int, blocks: int, q: np.ndarray, keys: np.ndarray,
     )
     tops, zeros = np.empty(2 * QUERIES, np.float32), np.zeros(COLUMNS, np.float32)
     places, steps = np.minimum(np.arange(count + ROWS), count - 1) * keys.shape[2], np.arange(rows) * count
-    at = address(keys), address(places), address(values), address(steps), address(zeros)
-    _stream(start, stop, blocks, (rows, count, *rest[:3]), q.reshape(-1), rest[3], at, (panel, scores, sums, fresh, tops))
+    at = address(keys), address(places), address(values), address(steps), address(zeros), address(ZERO)
+    _stream(start, stop, blocks, (rows, count, *rest[:3]), address(q), rest[3], at, (panel, scores, sums, fresh, tops))
 
 
 @jit
 def _stream(start, stop, blocks, sizes, q, out, at, floats):
-    """The blocks of queries start..stop, numbered through the heads; `at` are addresses."""
+    """The blocks of queries start..stop, numbered through the heads; `q` and `at` are addresses."""
     rows, count, depth, factor, causal = sizes
     queries, width = out.shape[1:]
     panel, scores, sums, fresh, tops = floats
@@ -161,8 +161,8 @@ def _stream(start, stop, blocks, sizes, q, out, at, floats):
         batch, feature = h // heads, (h % heads) * depth
         many = min(QUERIES, queries - first)
         for p in range(0, many, COLUMNS):
-            start_at = (batch * queries + first + p) * width + feature
-            _gather_columns(q, start_at, width, many - p, depth, panel, p * depth)
+            start_at = q + 4 * ((batch * queries + first + p) * width + feature)
+            gather_columns(start_at, width, many - p, depth, at[5], panel.ctypes.data + 4 * p * depth)
         for i in range((many + COLUMNS - 1) // COLUMNS * COLUMNS * depth):
             panel[i] *= factor
         for i in range(2 * QUERIES):

@@ -26,7 +26,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, 
     flat = Weight(
         np.ascontiguousarray(weight).reshape(-1), (len(weight), tall * wide, x.shape[1]), (weight[0].size, 1, tall * wide)
     )
-    y = product(image.reshape(-1), begins, _taps(image, tall, wide), flat, bias, by_row=False)
+    y = product(image.reshape(-1), begins, _taps(image, tall, wide), flat, bias)
     return nchw(y.reshape(len(x), rows, columns, -1))
 
 
@@ -113,7 +113,7 @@ def _input_gradient(g: np.ndarray, shape: tuple[int, ...], weight: np.ndarray, s
             )
             flat = Weight(part.reshape(-1), (channels, down * across, len(weight)), (1, len(weight) * channels, channels))
             taps = _taps(image, down, across)[::-1]
-            into[:] = product(image.reshape(-1), begins, taps, flat, None, by_row=False).reshape(into.shape)
+            into[:] = product(image.reshape(-1), begins, taps, flat, None).reshape(into.shape)
     return nchw(dx)
 
 

@@ -16,12 +16,9 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.nda
     if x.size == 0 or weight.size == 0:
         raise Unsupported("an empty array")
     flat, matrix = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.ascontiguousarray(widened(weight))
-    count, (columns, depth) = len(flat), matrix.shape
-    if count * (columns + depth) < columns * depth:  # it costs less to pack the rows than the weights
-        y = product(matrix.reshape(-1), np.arange(columns) * depth, WHOLE, as_weight(flat), bias, by_row=True).T.copy()
-    else:
-        y = product(flat.reshape(-1), np.arange(count) * depth, WHOLE, as_weight(matrix), bias, by_row=False)
-    return y.reshape(*x.shape[:-1], columns)
+    rows = np.arange(len(flat)) * x.shape[-1]
+    y = product(flat.reshape(-1), rows, WHOLE, as_weight(matrix), bias)
+    return y.reshape(*x.shape[:-1], len(matrix))
 
 
 def as_weight(matrix: np.ndarray) -> Weight:

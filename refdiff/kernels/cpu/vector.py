@@ -151,6 +151,32 @@ def _emit_copy(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -
     return context.get_dummy_value()
 
 
+def _move_float(typing: Any, source: Any, target: Any) -> Any:
+    """Copy one float from an address to another."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        source, target = (_pointer(builder, address, FLOAT) for address in args)
+        builder.store(builder.load(source), target)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), emit
+
+
+move_float: Any = intrinsic(_move_float)
+
+
+def _integer_at(typing: Any, source: Any) -> Any:
+    """The int64 at an address."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(builder, args[0], INDEX))
+
+    return types.int64(types.int64), emit
+
+
+integer_at: Any = intrinsic(_integer_at)
+
+
 def _loop(builder: ir.IRBuilder, lines: list, right: Any, depth: Any, begin: list) -> list:
     """The sums after `depth` steps, one vector a row and `lanes` columns."""
     before, body, after = builder.block, builder.append_basic_block("tile"), builder.append_basic_block("tile.end")

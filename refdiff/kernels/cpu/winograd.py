@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from refdiff.kernels.cpu import common
-from refdiff.kernels.cpu.common import PER_NUMBER, jit, nchw, nhwc, parallel, scratch
+from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, nchw, nhwc, parallel, scratch
 from refdiff.kernels.cpu.halves import widened
 from refdiff.kernels.cpu.prepared import prepared
-from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
+from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS, ZERO
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import multiply_tile
 from refdiff.kernels.cpu.winograd_tiles import (
@@ -33,18 +33,18 @@ SLICE = 64  # channels of a panel of weights at a time, so that their transforms
 SPARE = 16  # floats between points, so that they do not all fall into the same lines of a cache
 LARGE = 64  # tiles of a picture
 FEWEST_CHANNELS = 32  # below these there is nothing to gain
-# The least side times channels. A small picture alone gains little, and would wait until the transforms are compiled; but
-# gradients are of many pictures at a time.
-LEAST, LEAST_GRADIENT = 4096, 0
+# The least side, and side times channels. A picture of few tiles gains less than the weights' transforms take, a small one
+# little, and it would wait until the transforms are compiled; but gradients are of many pictures at a time.
+LEAST, LEAST_GRADIENT = (3 * OUT, 4096), (OUT, 0)
 
 
-def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int, least: int) -> bool:
+def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int, least: tuple[int, int]) -> bool:
     """Whether it is worth its transforms; the same for a picture alone and in a batch.
 
     Shapes: [B,C,H,W], [O,C,K,K]
     """
     side, channels = min(shape[2:]), min(weight[:2])
-    large = side >= OUT and channels >= FEWEST_CHANNELS and side * channels >= least
+    large = side >= least[0] and channels >= FEWEST_CHANNELS and side * channels >= least[1]
     return large and weight[2:] == (3, 3) and stride == 1
 
 
@@ -125,7 +125,7 @@ def _panels(start: int, stop: int, places: np.ndarray, count: int, *rest: Any) -
     for panel in range(start, stop):
         for k in range(0, channels, SLICE):
             deep = min(SLICE, channels - k)
-            _transform_weights(weight.reshape(-1), size, panel, k, deep, taps, packed, steps[1])
+            _transform_weights(weight.reshape(-1), size, panel, k, deep, address(ZERO), taps, packed, steps[1])
             _products(places, inputs[k:], packed, zeros, outputs, (points, deep, 1), steps, k == 0)
         column = panel * COLUMNS
         _transform_outputs(0, count, 0, outputs, (*place[2:], column, COLUMNS, steps[3]), bias[column:], tile, out)
@@ -141,11 +141,11 @@ def transformed_weight(weight: np.ndarray, side: int) -> np.ndarray:
 
 
 def _weights(start: int, stop: int, weight: np.ndarray, side: int, out: np.ndarray) -> None:
-    taps, size = scratch("taps", 9 * LANES * COLUMNS), (*weight.shape[:2], side)
+    zero, taps, size = address(ZERO), scratch("taps", 9 * LANES * COLUMNS), (*weight.shape[:2], side)
     for panel in range(start, stop):
         for k in range(0, size[1], SLICE):
             at, deep = (panel * size[1] + k) * COLUMNS, min(SLICE, size[1] - k)
-            _transform_weights(weight.reshape(-1), size, panel, k, deep, taps, out.reshape(-1)[at:], out[0].size)
+            _transform_weights(weight.reshape(-1), size, panel, k, deep, zero, taps, out.reshape(-1)[at:], out[0].size)
 
 
 @jit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from refdiff.kernels.cpu.common import jit, part
-from refdiff.kernels.cpu.product import _gather_columns
+from refdiff.kernels.cpu.product import gather_columns
 from refdiff.kernels.cpu.vector import TILE, combination
 
 OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile, and points
@@ -105,18 +105,18 @@ def _tile_in(source, line, deep, half, target, step, side):
 
 
 @jit
-def _transform_weights(weight, size, panel, first, deep, taps, out, step):
+def _transform_weights(weight, size, panel, first, deep, zero, taps, out, step):
     """out[point,c] = G g G^T for a panel of columns and the channels first..first+deep; the columns beyond the last are 0.
 
     Shapes: [O,C,3,3] in flat memory and its `size` (O, C, points along a side) -> [points,deep,columns], `step` floats from point
-    to point; `taps` holds [LANES,9,columns] in between
+    to point; `taps` holds [LANES,9,columns] in between, `zero` is the address of a 0
     """
     width, column = 9 * size[1], panel * COLUMNS
     half = np.empty((SIDE, 3, LANES), np.float32)
     for c in range(0, deep, LANES):
         many = min(LANES, deep - c)
-        start = column * width + 9 * (first + c)
-        _gather_columns(weight, start, width, size[0] - column, 9 * many, taps, 0)
+        start = weight.ctypes.data + 4 * (column * width + 9 * (first + c))
+        gather_columns(start, width, size[0] - column, 9 * many, zero, taps.ctypes.data)
         _weights_in(taps, many, half, out[c * COLUMNS :], step, size[2])
 
 
