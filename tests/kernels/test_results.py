@@ -46,12 +46,14 @@ def test_memory_with_a_view_left_is_not(view):
 
 
 def test_it_takes_the_smallest_that_fits_and_wastes_little():
-    arrays = [result(size) for size in (2 * MANY, MANY + MANY // 8, MANY + 9)]
-    small = _place(arrays[2])
+    arrays = [result(size) for size in (2 * MANY, MANY + MANY // 8, MANY + 9, results.WASTE * (MANY + 9) + 1)]
+    small, large = _place(arrays[2]), _place(arrays[3])
     arrays.clear()
     taken = result(MANY)
     assert _place(taken) == small
-    assert results.idle() == 4 * (3 * MANY + MANY // 8)
+    others = [result(MANY + 9) for _ in range(3)]
+    assert large not in [_place(other) for other in others]  # which would waste too much
+    assert results.idle() == 4 * (results.WASTE * (MANY + 9) + 1)
 
 
 def test_the_longest_idle_goes_first_when_there_is_too_much(monkeypatch):

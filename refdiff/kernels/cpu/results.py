@@ -11,7 +11,8 @@ import weakref
 
 import numpy as np
 
-IDLE = 1 << 28  # bytes that may wait for another use
+IDLE = 1 << 30  # bytes that may wait for another use: what a decoder of 512x512 pixels takes at most
+WASTE = 4  # times what is asked for, the most that is given: memory of any size would be held by what is small
 LEAST = 1 << 20  # bytes: smaller arrays are kept by the allocator of the process
 _idle: dict[int, np.ndarray] = {}  # the longest idle first; every step on it is one that threads cannot cut
 
@@ -32,8 +33,8 @@ def result(*shape: int) -> np.ndarray:
 
 
 def _taken(size: int) -> np.ndarray:
-    """The smallest idle memory of so many floats that wastes no more than a quarter, or fresh memory."""
-    fits = [(memory.size, key) for key, memory in list(_idle.items()) if size <= memory.size <= size + size // 4]
+    """The smallest idle memory of so many floats and no more than WASTE times as many, or fresh memory."""
+    fits = [(memory.size, key) for key, memory in list(_idle.items()) if size <= memory.size <= WASTE * size]
     found = _idle.pop(min(fits)[1], None) if fits else None
     return np.empty(size, dtype=np.float32) if found is None else found
 
