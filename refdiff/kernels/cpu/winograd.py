@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from refdiff.kernels.cpu import common
-from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, nchw, nhwc, parallel, scratch
+from refdiff.kernels.cpu.common import PER_NUMBER, jit, nchw, nhwc, parallel, scratch
 from refdiff.kernels.cpu.halves import widened
 from refdiff.kernels.cpu.prepared import prepared
-from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS, ZERO
+from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import multiply_tile
 from refdiff.kernels.cpu.winograd_tiles import (
@@ -29,7 +29,7 @@ from refdiff.kernels.cpu.winograd_tiles import (
 )
 
 BLOCK = 16 * ROWS  # tiles at a time, so that their products stay in the last cache
-SLICE = 64  # channels of a panel of weights at a time, so that their transforms stay in the second cache
+SLICE, GROUP = 64, 2  # channels and panels of weights at a time, so that their transforms stay in the second cache
 SPARE = 16  # floats between points, so that they do not all fall into the same lines of a cache
 LARGE = 64  # tiles of a picture
 FEWEST_CHANNELS = 32  # below these there is nothing to gain
@@ -92,7 +92,7 @@ def _tiles(start: int, stop: int, block: int, count: int, *rest: Any) -> None:
     for first in range(start * block, min(stop * block, count), block):
         many = min(block, count - first)
         places = np.minimum(np.arange(_whole(many, ROWS)), many - 1) * deep
-        _transform_inputs(first, first + many, first, image, (*place, steps[0]), patch, inputs)
+        _transform_inputs(first, first + many, first, image, (*place, steps[0], deep, 0), patch, inputs)
         for k in range(0, panels.shape[2], DEPTH):
             size = points, min(DEPTH, panels.shape[2] - k), panels.shape[1]
             _products(places, inputs[k:], panels.reshape(-1)[k * COLUMNS :], zeros, outputs, size, steps, k == 0)
@@ -100,15 +100,16 @@ def _tiles(start: int, stop: int, block: int, count: int, *rest: Any) -> None:
 
 
 def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tuple, out: np.ndarray) -> None:
-    """All tiles are transformed; then each thread does its own panels of outputs."""
+    """All tiles are transformed, a slice of channels side by side; then each thread does its own groups of panels of outputs."""
     count, deep, points = len(image) * place[2] * place[3], _whole(image.shape[3], LANES), place[4] ** 2
-    step = _whole(count, ROWS) * deep + SPARE
+    step = count * _whole(deep, SLICE) + SPARE
     inputs = scratch("inputs", points * step)
     work = points * count * deep
-    parallel(_inputs, count, work, image, (*place, step), deep, inputs)
-    places = np.minimum(np.arange(_whole(count, ROWS)), count - 1) * deep
+    parallel(_inputs, count, work, image, (*place, step, SLICE, count), deep, inputs)
+    places = np.minimum(np.arange(_whole(count, ROWS)), count - 1) * SLICE
     rest = step, widened(weight), bias, place, out
-    parallel(_panels, len(bias) // COLUMNS, work * len(bias) // PER_NUMBER, places, count, inputs, *rest)
+    groups = -(-len(bias) // (GROUP * COLUMNS))
+    parallel(_panels, groups, work * len(bias) // PER_NUMBER, places, count, inputs, *rest)
 
 
 def _inputs(start: int, stop: int, image: np.ndarray, place: tuple, deep: int, inputs: np.ndarray) -> None:
@@ -117,18 +118,33 @@ def _inputs(start: int, stop: int, image: np.ndarray, place: tuple, deep: int, i
 
 def _panels(start: int, stop: int, places: np.ndarray, count: int, *rest: Any) -> None:
     inputs, step, weight, bias, place, out = rest
-    channels, points = weight.shape[1], place[4] ** 2
-    packed, taps = scratch("packed", points * (SLICE * COLUMNS + SPARE)), scratch("taps", 9 * LANES * COLUMNS)
-    outputs = scratch("outputs", points * (len(places) * COLUMNS + SPARE))
-    tile, zeros = np.zeros((OUT, OUT, COLUMNS), np.float32), np.zeros(COLUMNS, np.float32)
-    steps, size = (step, SLICE * COLUMNS + SPARE, 0, len(places) * COLUMNS + SPARE), (*weight.shape[:2], place[4])
-    for panel in range(start, stop):
-        for k in range(0, channels, SLICE):
-            deep = min(SLICE, channels - k)
-            _transform_weights(weight.reshape(-1), size, panel, k, deep, address(ZERO), taps, packed, steps[1])
-            _products(places, inputs[k:], packed, zeros, outputs, (points, deep, 1), steps, k == 0)
-        column = panel * COLUMNS
-        _transform_outputs(0, count, 0, outputs, (*place[2:], column, COLUMNS, steps[3]), bias[column:], tile, out)
+    points, size, wide = place[4] ** 2, GROUP * SLICE * COLUMNS + SPARE, len(places) * GROUP * COLUMNS + SPARE
+    floats = {"packed": points * size, "outputs": points * wide, "taps": 9 * LANES * COLUMNS, "tile": OUT * OUT * GROUP * COLUMNS}
+    held = tuple(scratch(name, count) for name, count in floats.items())
+    span, steps = (start * GROUP, min(stop * GROUP, len(bias) // COLUMNS)), (step, size, SLICE * COLUMNS, wide)
+    args = steps, inputs, places, weight.reshape(-1), bias, held, (*place, count), out
+    _groups(span, weight.shape[:2], *args)
+
+
+@jit
+def _groups(span, shape, steps, inputs, places, weight, bias, held, place, out):
+    """The panels of `span`, a group at a time: its weights' transforms and products, slice by slice, and then its outputs.
+
+    All in one call: two threads that return to Python every few microseconds would wait for one another there.
+    """
+    packed, outputs, taps, tiles = held
+    down, across, side, count = place[2:]
+    zeros = np.zeros(COLUMNS, np.float32)
+    for first in range(span[0], span[1], GROUP):
+        column, many = first * COLUMNS, min(GROUP, span[1] - first)
+        for k in range(0, shape[1], SLICE):
+            deep = min(SLICE, shape[1] - k)
+            for p in range(many):
+                to = packed[p * steps[2] :]
+                _transform_weights(weight, (shape[0], shape[1], side), first + p, k, deep, zeros.ctypes.data, taps, to, steps[1])
+            _products(places, inputs[k * count :], packed, zeros, outputs, (side * side, deep, many), steps, k == 0)
+        at, tile = (down, across, side, column, many * COLUMNS, steps[3]), tiles[: OUT * OUT * many * COLUMNS]
+        _transform_outputs(0, count, 0, outputs, at, bias[column:], tile.reshape((OUT, OUT, many * COLUMNS)), out)
 
 
 def transformed_weight(weight: np.ndarray, side: int) -> np.ndarray:
@@ -141,11 +157,18 @@ def transformed_weight(weight: np.ndarray, side: int) -> np.ndarray:
 
 
 def _weights(start: int, stop: int, weight: np.ndarray, side: int, out: np.ndarray) -> None:
-    zero, taps, size = address(ZERO), scratch("taps", 9 * LANES * COLUMNS), (*weight.shape[:2], side)
+    taps, size = scratch("taps", 9 * LANES * COLUMNS), (*weight.shape[:2], side)
+    _whole_weights(start, stop, weight.reshape(-1), size, taps, out.reshape(-1), out[0].size)
+
+
+@jit
+def _whole_weights(start, stop, weight, size, taps, out, step):
+    """The panels start..stop of all channels, in one call for the same reason."""
+    zeros = np.zeros(COLUMNS, np.float32)
     for panel in range(start, stop):
         for k in range(0, size[1], SLICE):
-            at, deep = (panel * size[1] + k) * COLUMNS, min(SLICE, size[1] - k)
-            _transform_weights(weight.reshape(-1), size, panel, k, deep, zero, taps, out.reshape(-1)[at:], out[0].size)
+            to = out[(panel * size[1] + k) * COLUMNS :]
+            _transform_weights(weight, size, panel, k, min(SLICE, size[1] - k), zeros.ctypes.data, taps, to, step)
 
 
 @jit

@@ -50,7 +50,7 @@ def _transform(start: int, stop: int, first: int, pictures: tuple, place: tuple,
     (wide, deep), steps, (outputs, inputs) = rest
     patch, tile = np.empty((SIDE, SIDE, deep), np.float32), np.empty((OUT, OUT, wide), np.float32)
     _transform_gradients(first + start, first + stop, first, pictures[0], (*place[2:], steps[0]), tile, outputs)
-    _transform_inputs(first + start, first + stop, first, pictures[1], (*place, SIDE, steps[1]), patch, inputs)
+    _transform_inputs(first + start, first + stop, first, pictures[1], (*place, SIDE, steps[1], deep, 0), patch, inputs)
 
 
 @jit

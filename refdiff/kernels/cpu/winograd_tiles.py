@@ -54,11 +54,12 @@ _out_doubled_with_bias = combination(np.hstack([_A_DOUBLED, np.ones((OUT, 1))]))
 def _transform_inputs(start, stop, first, image, place, patch, inputs):
     """inputs[point,tile - first] = B^T d B for the tiles start..stop, numbered through the batch.
 
-    `place` is (top, left, down, across, side, step): the padding, the tiles of a picture, the points along a side, and the floats
-    from point to point; `patch` holds the inputs of a tile that goes beyond the picture.
-    Shapes: [B,H,W,C], [6,6,C to whole vectors] -> [points,tiles,C to whole vectors]
+    `place` is (top, left, down, across, side, step, wide, rows): the padding, the tiles of a picture, the points along a side,
+    the floats from point to point, the channels of a slice and its tiles, which lie together in memory; `patch` holds the inputs
+    of a tile that goes beyond the picture.
+    Shapes: [B,H,W,C], [6,6,C to whole vectors] -> [points,slices,tiles,C of a slice]
     """
-    top, left, down, across, side, step = place
+    top, left, down, across, side, step, wide, rows = place
     seen, stride = (SEEN_DOUBLED, OUT // 2) if side == SIDE_DOUBLED else (SIDE, OUT)
     _, height, width, channels = image.shape
     deep = patch.shape[2]
@@ -66,13 +67,14 @@ def _transform_inputs(start, stop, first, image, place, patch, inputs):
     for t in range(start, stop):
         row, i, j = t // across, stride * (t // across % down) - top, stride * (t % across) - left
         where = row // down, i, j
-        to = inputs.ctypes.data + 4 * (t - first) * deep
+        to = inputs.ctypes.data + 4 * (t - first) * wide
         if deep == channels and 0 <= i <= height - seen and 0 <= j <= width - seen:
-            start_at = image.ctypes.data + 4 * (((row // down) * height + i) * width + j) * channels
-            _tile_in(start_at, width * channels, deep, half, to, step, side)
+            source, line = image.ctypes.data + 4 * (((row // down) * height + i) * width + j) * channels, width * channels
         else:
             _fill(image, where, patch)
-            _tile_in(patch.ctypes.data, SIDE * deep, deep, half, to, step, side)
+            source, line = patch.ctypes.data, SIDE * deep
+        for k in range(0, deep, wide):
+            _tile_in(source + 4 * k, (line, deep), min(wide, deep - k), half, to + 4 * k * rows, step, side)
 
 
 @part
@@ -88,18 +90,19 @@ def _fill(image, where, patch):
 
 
 @part
-def _tile_in(source, line, deep, half, target, step, side):
-    """B^T d B of one tile: source and target are addresses, `line` the floats from row to row of the picture."""
+def _tile_in(source, steps, deep, half, target, step, side):
+    """B^T d B of one tile: source and target are addresses, `steps` the floats from row to row and from pixel to pixel."""
+    line, pixel = steps
     half_at = half.ctypes.data
     for c in range(0, 4 * deep, VECTOR):
         if side == SIDE_DOUBLED:
             for v in range(SEEN_DOUBLED):
-                _in_doubled(source + 4 * v * deep + c, line, half_at + v * SIDE * VECTOR, LANES)
+                _in_doubled(source + 4 * v * pixel + c, line, half_at + v * SIDE * VECTOR, LANES)
             for u in range(SIDE_DOUBLED):
                 _in_doubled(half_at + u * VECTOR, SIDE * LANES, target + 4 * u * SIDE_DOUBLED * step + c, step)
         else:
             for v in range(SIDE):
-                _in(source + 4 * v * deep + c, line, half_at + v * SIDE * VECTOR, LANES)
+                _in(source + 4 * v * pixel + c, line, half_at + v * SIDE * VECTOR, LANES)
             for u in range(SIDE):
                 _in(half_at + u * VECTOR, SIDE * LANES, target + 4 * u * SIDE * step + c, step)
 
