@@ -31,11 +31,11 @@ from refdiff.kernels.cpu.winograd_tiles import (
 BLOCK = 16 * ROWS  # tiles at a time, so that their products stay in the last cache
 SLICE, GROUP = 64, 2  # channels and panels of weights at a time, so that their transforms stay in the second cache
 SPARE = 16  # floats between points, so that they do not all fall into the same lines of a cache
-LARGE = 64  # tiles of a picture
+LARGE = 128  # tiles of a picture
 FEWEST_CHANNELS = 32  # below these there is nothing to gain
 # The least side, and side times channels. A picture of few tiles gains less than the weights' transforms take, a small one
 # little, and it would wait until the transforms are compiled; but gradients are of many pictures at a time.
-LEAST, LEAST_GRADIENT = (3 * OUT, 4096), (OUT, 0)
+LEAST, LEAST_GRADIENT = (2 * OUT, 4096), (OUT, 0)
 
 
 def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int, least: tuple[int, int]) -> bool:
