@@ -175,6 +175,10 @@ def page(found: dict) -> str:
     absent = ", ".join(name for name in PROGRAMS if name not in found["programs"])
     if absent:
         lines.insert(-2, f"Left out, or not installed: {absent}.\n")
+    if "sdcpp" in found["programs"]:
+        lines.insert(
+            -2, "sdcpp is stable-diffusion.cpp, with weights of float16 where the folder has them; its step is timed by itself.\n"
+        )
     for row in found["rows"]:
         for name, taken in row["seconds"].items():
             middle = statistics.median(taken)
