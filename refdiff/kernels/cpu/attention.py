@@ -21,7 +21,7 @@ from refdiff.kernels.cpu.common import (
     require_float32,
     scratch,
 )
-from refdiff.kernels.cpu.product import WHOLE, ZERO, Weight, gather_columns, product
+from refdiff.kernels.cpu.product import WHOLE, Weight, gather_columns, product
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
 from refdiff.kernels.cpu.vector_softmax import largest_of_columns, powers_of_columns
@@ -145,7 +145,7 @@ def _attend(start: int, stop: int, blocks: int, q: np.ndarray, keys: np.ndarray,
     )
     tops, zeros = np.empty(2 * QUERIES, np.float32), np.zeros(COLUMNS, np.float32)
     places, steps = np.minimum(np.arange(count + ROWS), count - 1) * keys.shape[2], np.arange(rows) * count
-    at = address(keys), address(places), address(values), address(steps), address(zeros), address(ZERO)
+    at = address(keys), address(places), address(values), address(steps), address(zeros)
     _stream(start, stop, blocks, (rows, count, *rest[:3]), address(q), rest[3], at, (panel, scores, sums, fresh, tops))
 
 
@@ -162,7 +162,7 @@ def _stream(start, stop, blocks, sizes, q, out, at, floats):
         many = min(QUERIES, queries - first)
         for p in range(0, many, COLUMNS):
             start_at = q + 4 * ((batch * queries + first + p) * width + feature)
-            gather_columns(start_at, width, many - p, depth, at[5], panel.ctypes.data + 4 * p * depth)
+            gather_columns(start_at, width, many - p, depth, panel.ctypes.data + 4 * p * depth)
         for i in range((many + COLUMNS - 1) // COLUMNS * COLUMNS * depth):
             panel[i] *= factor
         for i in range(2 * QUERIES):

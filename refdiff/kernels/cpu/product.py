@@ -13,14 +13,13 @@ import numpy as np
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.vector import TILE, copy_row, integer_at, move_float, multiply_tile, transpose_square
+from refdiff.kernels.cpu.vector import TILE, clear_float, copy_row, integer_at, move_float, multiply_tile, transpose_square
 
 ROWS, COLUMNS, LANES = TILE
 DEPTH = 384  # of one step: a panel of so many rows stays in the first cache
 STRIPE = 96  # rows of `a` in one step, whose sums stay in the second cache
 PACKED = 1 << 16  # floats of packed columns in one step, which stay there too
 SLICE = 8  # channels whose windows are packed at a time
-ZERO = np.zeros(1, dtype=np.float32)
 WHOLE = np.zeros(1, dtype=np.int64)  # the starts of one segment, from the beginning of a row
 
 
@@ -70,7 +69,7 @@ def _part(
     _, segments, depth = weight.shape
     block = max(PACKED // (min(depth, DEPTH) * COLUMNS), 1)
     packed = scratch("packed", min(block, panels[1] - panels[0]) * segments * depth * COLUMNS)
-    spare = address(scratch("columns", SLICE * segments * COLUMNS)), address(ZERO)
+    spare = address(scratch("columns", SLICE * segments * COLUMNS))
     at = address(a), address(rows), address(starts), address(bias), address(out), out.shape[1]
     _product(lines, (*panels, block), at, (address(weight.flat), weight.shape, weight.steps), spare, address(packed))
 
@@ -104,7 +103,7 @@ def _product(lines, panels, at, weight, spare, packed):
 def _pack(weight, panel, spare, packed):
     """packed[(s depth + k) COLUMNS + j] = weight[panel COLUMNS + j, s, k], 0 beyond the last column.
 
-    `weight` is its address, shape and steps; `spare` the addresses of SLICE * segments rows of a panel, and of a 0.
+    `weight` is its address, shape and steps; `spare` that of SLICE * segments rows of a panel.
     """
     flat, (columns, segments, depth), (column, segment, place) = weight
     first, left = flat + 4 * panel * COLUMNS * column, columns - panel * COLUMNS
@@ -114,27 +113,30 @@ def _pack(weight, panel, spare, packed):
                 copy_row(first + 4 * (s * segment + k * place), packed + 4 * (s * depth + k) * COLUMNS)
     elif place == 1:
         for s in range(segments):
-            gather_columns(first + 4 * s * segment, column, left, depth, spare[1], packed + 4 * s * depth * COLUMNS)
+            gather_columns(first + 4 * s * segment, column, left, depth, packed + 4 * s * depth * COLUMNS)
     elif segment == 1 and place == segments:
         for k0 in range(0, depth, SLICE):
             deep = min(SLICE, depth - k0)
-            gather_columns(first + 4 * k0 * segments, column, left, deep * segments, spare[1], spare[0])
+            gather_columns(first + 4 * k0 * segments, column, left, deep * segments, spare)
             for k in range(deep):
                 for s in range(segments):
-                    copy_row(spare[0] + 4 * (k * segments + s) * COLUMNS, packed + 4 * (s * depth + k0 + k) * COLUMNS)
+                    copy_row(spare + 4 * (k * segments + s) * COLUMNS, packed + 4 * (s * depth + k0 + k) * COLUMNS)
     else:
         for s in range(segments):
             for k in range(depth):
                 at, to = first + 4 * (s * segment + k * place), packed + 4 * (s * depth + k) * COLUMNS
                 for j in range(COLUMNS):
-                    move_float(at + 4 * j * column if j < left else spare[1], to + 4 * j)
+                    if j < left:
+                        move_float(at + 4 * j * column, to + 4 * j)
+                    else:
+                        clear_float(to + 4 * j)
 
 
 @part
-def gather_columns(lines: Any, width: Any, columns: Any, many: Any, zero: Any, packed: Any) -> None:
+def gather_columns(lines: Any, width: Any, columns: Any, many: Any, packed: Any) -> None:
     """packed[i COLUMNS + j] = lines[width j + i] for `many` i and a panel of columns, 0 beyond so many columns.
 
-    `lines`, `packed` and `zero`, of a 0, are addresses.
+    `lines` and `packed` are addresses.
     """
     whole = many - many % LANES if columns >= COLUMNS else 0
     for i in range(0, whole, LANES):
@@ -142,4 +144,8 @@ def gather_columns(lines: Any, width: Any, columns: Any, many: Any, zero: Any, p
             transpose_square(lines + 4 * (j * width + i), width, packed + 4 * (i * COLUMNS + j), COLUMNS)
     for i in range(whole, many):
         for j in range(COLUMNS):
-            move_float(lines + 4 * (j * width + i) if j < columns else zero, packed + 4 * (i * COLUMNS + j))
+            to = packed + 4 * (i * COLUMNS + j)
+            if j < columns:
+                move_float(lines + 4 * (j * width + i), to)
+            else:
+                clear_float(to)

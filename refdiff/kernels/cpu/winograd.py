@@ -141,7 +141,7 @@ def _groups(span, shape, steps, inputs, places, weight, bias, held, place, out):
             deep = min(SLICE, shape[1] - k)
             for p in range(many):
                 to = packed[p * steps[2] :]
-                _transform_weights(weight, (shape[0], shape[1], side), first + p, k, deep, zeros.ctypes.data, taps, to, steps[1])
+                _transform_weights(weight, (shape[0], shape[1], side), first + p, k, deep, taps, to, steps[1])
             _products(places, inputs[k * count :], packed, zeros, outputs, (side * side, deep, many), steps, k == 0)
         at, tile = (down, across, side, column, many * COLUMNS, steps[3]), tiles[: OUT * OUT * many * COLUMNS]
         _transform_outputs(0, count, 0, outputs, at, bias[column:], tile.reshape((OUT, OUT, many * COLUMNS)), out)
@@ -164,11 +164,10 @@ def _weights(start: int, stop: int, weight: np.ndarray, side: int, out: np.ndarr
 @jit
 def _whole_weights(start, stop, weight, size, taps, out, step):
     """The panels start..stop of all channels, in one call for the same reason."""
-    zeros = np.zeros(COLUMNS, np.float32)
     for panel in range(start, stop):
         for k in range(0, size[1], SLICE):
             to = out[(panel * size[1] + k) * COLUMNS :]
-            _transform_weights(weight, size, panel, k, min(SLICE, size[1] - k), zeros.ctypes.data, taps, to, step)
+            _transform_weights(weight, size, panel, k, min(SLICE, size[1] - k), taps, to, step)
 
 
 @jit

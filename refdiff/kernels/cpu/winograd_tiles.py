@@ -108,18 +108,18 @@ def _tile_in(source, steps, deep, half, target, step, side):
 
 
 @jit
-def _transform_weights(weight, size, panel, first, deep, zero, taps, out, step):
+def _transform_weights(weight, size, panel, first, deep, taps, out, step):
     """out[point,c] = G g G^T for a panel of columns and the channels first..first+deep; the columns beyond the last are 0.
 
     Shapes: [O,C,3,3] in flat memory and its `size` (O, C, points along a side) -> [points,deep,columns], `step` floats from point
-    to point; `taps` holds [LANES,9,columns] in between, `zero` is the address of a 0
+    to point; `taps` holds [LANES,9,columns] in between
     """
     width, column = 9 * size[1], panel * COLUMNS
     half = np.empty((SIDE, 3, LANES), np.float32)
     for c in range(0, deep, LANES):
         many = min(LANES, deep - c)
         start = weight.ctypes.data + 4 * (column * width + 9 * (first + c))
-        gather_columns(start, width, size[0] - column, 9 * many, zero, taps.ctypes.data)
+        gather_columns(start, width, size[0] - column, 9 * many, taps.ctypes.data)
         _weights_in(taps, many, half, out[c * COLUMNS :], step, size[2])
 
 
