@@ -29,26 +29,20 @@ def calls(draw):
     return (q, k, v), {"heads": heads, "scale": depth**-0.5, "causal": causal}
 
 
-WAYS = st.sampled_from([0, module.FEW])  # by blocks whatever the size; head by head where few scores are
-
-
-@given(calls(), WAYS)
-def test_equals_the_whole_softmax(call, few):
+@given(calls())
+def test_equals_the_whole_softmax(call):
     arrays, constants = call
     want = ops.attention.spec(*(a.astype(np.float64) for a in arrays), **constants)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "FEW", few)
-        got = module.attention(*arrays, **constants)
+    got = module.attention(*arrays, **constants)
     scores = np.abs(arrays[0]).max() * np.abs(arrays[1]).max() * arrays[0].shape[-1] / constants["heads"] * constants["scale"]
     assert got.dtype == F32
     assert relative_error(got, want) < 5e-6 + 2e-7 * scores  # a score's rounding is its exponential's relative error
 
 
-@given(calls(), WAYS)
-def test_two_threads_give_the_bits_of_one(call, few):
+@given(calls())
+def test_two_threads_give_the_bits_of_one(call):
     arrays, constants = call
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "FEW", few)
         patch.setattr(common, "SMALL", 0)
         found = []
         for threads in (1, 2):
@@ -64,9 +58,7 @@ def test_what_it_leaves_to_the_specification():
             module.attention(*arrays, heads=1, scale=scale, causal=False)
 
 
-@pytest.mark.parametrize("few", [0, 1 << 20])
-def test_nan_in_one_query_or_value_stays_where_it_belongs(monkeypatch, few):
-    monkeypatch.setattr(module, "FEW", few)
+def test_nan_in_one_query_or_value_stays_where_it_belongs():
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((1, 300, 8)).astype(F32) for _ in range(3))
     q[0, 7] = np.nan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -21,13 +20,18 @@ from refdiff.kernels.cpu.common import (
     require_float32,
     scratch,
 )
-from refdiff.kernels.cpu.product import WHOLE, Weight, gather_columns, product
+from refdiff.kernels.cpu.product import NOTHING, gather_columns, transpose
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, transpose_square
-from refdiff.kernels.cpu.vector_softmax import largest_of_columns, powers_of_columns
+from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, put_float
+from refdiff.kernels.cpu.vector_softmax import (
+    add_to_scaled,
+    divide_columns,
+    largest_of_columns,
+    powers_of_columns,
+    scale_columns,
+)
 
 ROWS, COLUMNS, LANES = TILE
-FEW = 1 << 16  # scores of a head that are made all at once
 QUERIES, KEYS = 8 * COLUMNS, 240  # of a block, whose keys and values stay in the second cache, a panel of its scores in the first
 LEAST = np.float32(-3.0e38)  # before any score
 
@@ -91,8 +95,6 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     if scale < 0 or q.size == 0 or k.size == 0:
         raise Unsupported("a negative scale, or nothing to attend to")
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
-    if q.shape[1] * k.shape[1] <= FEW:
-        return _head_by_head(q, k, v, heads, np.float32(scale), causal)
     batch, count, width = k.shape
     depth = width // heads
     values = result(batch * heads, -(-(depth + 1) // ROWS) * ROWS, count)
@@ -100,21 +102,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     out = result(*q.shape)
     blocks = -(-q.shape[1] // QUERIES)
     work = q.shape[1] * count * batch * width // PER_NUMBER
-    parallel(_attend, batch * heads * blocks, work, blocks, q, k, values, depth, np.float32(scale / math.log(2.0)), causal, out)
-    return out
-
-
-def _head_by_head(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, scale: np.float32, causal: bool) -> np.ndarray:
-    """Where all scores of a head stay in a cache: two products with a softmax between them."""
-    (batch, queries, width), count, out = q.shape, k.shape[1], result(*q.shape)
-    depth, rows, p = width // heads, np.arange(queries), np.empty((1, queries, count), np.float32)
-    for b, feature in itertools.product(range(batch), range(0, width, depth)):
-        own, others = (slice(x * width + feature, None) for x in (b * queries, b * count))
-        keys = Weight(k.reshape(-1)[others], (count, 1, depth), (width, 0, 1))
-        values = Weight(v.reshape(-1)[others], (depth, 1, count), (1, 0, width))
-        scores = product(q.reshape(-1)[own], rows * width, WHOLE, keys, None)
-        _softmax_rows(0, 1, scores[None], scale, causal, p)
-        out[b, :, feature : feature + depth] = product(p.reshape(-1), rows * count, WHOLE, values, None)
+    parallel(_attend, batch * heads * blocks, work, blocks, q, k, values, depth, scale / math.log(2.0), causal, out)
     return out
 
 
@@ -122,100 +110,82 @@ def _head_by_head(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, scale
 def _turn(start, stop, v, depth, values):
     """values[h] = the transpose of head h, numbered through the batch, then a row of ones, then zeros."""
     count, width = v.shape[1:]
-    heads, wide = width // depth, depth - depth % LANES
-    whole = count - count % LANES
+    heads = width // depth
     for h in range(start, stop):
-        batch, first, own = h // heads, (h % heads) * depth, values[h]
-        for s in range(0, whole, LANES):
-            for c in range(0, wide, LANES):
-                source = v.ctypes.data + 4 * ((batch * count + s) * width + first + c)
-                transpose_square(source, width, values.ctypes.data + 4 * ((h * values.shape[1] + c) * count + s), count)
-        for c in range(depth):
-            for s in range(whole if c < wide else 0, count):
-                own[c, s] = v[batch, s, first + c]
-        own[depth], own[depth + 1 :] = 1, 0
+        source = v.ctypes.data + 4 * (h // heads * count * width + h % heads * depth)
+        transpose(source, width, count, depth, values.ctypes.data + 4 * h * values.shape[1] * count, count)
+        values[h, depth], values[h, depth + 1 :] = 1, 0
 
 
 def _attend(start: int, stop: int, blocks: int, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
-    depth, rows, count = rest[0], *values.shape[1:]
-    panel = scratch("queries", QUERIES * depth)
-    scores, sums, fresh = (
-        scratch(name, size)
-        for name, size in (("scores", (KEYS + ROWS) * COLUMNS), ("sums", QUERIES * rows), ("fresh", rows * COLUMNS))
-    )
-    tops, zeros = np.empty(2 * QUERIES, np.float32), np.zeros(COLUMNS, np.float32)
+    depth, (rows, count), (factor, causal, out) = rest[0], values.shape[1:], rest[1:]
+    sizes = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * rows, "fresh": rows * COLUMNS}
+    own = scratch("tops", 2 * QUERIES), *(scratch(name, size) for name, size in sizes.items())
     places, steps = np.minimum(np.arange(count + ROWS), count - 1) * keys.shape[2], np.arange(rows) * count
-    at = address(keys), address(places), address(values), address(steps), address(zeros)
-    _stream(start, stop, blocks, (rows, count, *rest[:3]), address(q), rest[3], at, (panel, scores, sums, fresh, tops))
+    lines = np.repeat(np.array([factor, LEAST, 0], np.float32), COLUMNS)
+    at = tuple(address(x) for x in (q, keys, places, values, steps, lines, *own, out))
+    _stream(start, stop, (blocks, q.shape[1], count, keys.shape[2], depth, rows), causal, at)
 
 
 @jit
-def _stream(start, stop, blocks, sizes, q, out, at, floats):
-    """The blocks of queries start..stop, numbered through the heads; `q` and `at` are addresses."""
-    rows, count, depth, factor, causal = sizes
-    queries, width = out.shape[1:]
-    panel, scores, sums, fresh, tops = floats
-    heads = width // depth
+def _stream(start, stop, sizes, causal, at):
+    """The blocks of queries start..stop, numbered through the heads. `at`: addresses."""
+    blocks, queries, count, width, depth, rows = sizes
+    q, keys, places, values, steps, lines, tops, panel, scores, sums, fresh, out = at
+    heads, factor, least, zeros = width // depth, lines, lines + 4 * COLUMNS, (lines + 8 * COLUMNS, 0)
     for item in range(start, stop):
         h, first = item // blocks, (item % blocks) * QUERIES
-        batch, feature = h // heads, (h % heads) * depth
+        head = 4 * (h // heads * count * width + h % heads * depth)
+        place = 4 * ((h // heads * queries + first) * width + h % heads * depth)
         many = min(QUERIES, queries - first)
         for p in range(0, many, COLUMNS):
-            start_at = q + 4 * ((batch * queries + first + p) * width + feature)
-            gather_columns(start_at, width, many - p, depth, panel.ctypes.data + 4 * p * depth)
-        for i in range((many + COLUMNS - 1) // COLUMNS * COLUMNS * depth):
-            panel[i] *= factor
-        for i in range(2 * QUERIES):
-            tops[i] = LEAST
-        for i in range(QUERIES * rows):
-            sums[i] = 0
-        for s0 in range(0, min(count, first + many) if causal else count, KEYS):
-            seen = min(KEYS, count - s0)
-            keys, places = at[0] + 4 * (batch * count * width + feature), at[1] + 8 * s0
-            values = at[2] + 4 * (h * rows * count + s0)
+            gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + 4 * p * depth)
+            scale_columns(panel + 4 * p * depth, depth, factor)
+            copy_row(least, tops + 8 * p)
+        for s in range(0, min(count, first + many) if causal else count, KEYS):
+            seen = min(KEYS, count - s)
             for p in range(0, many, COLUMNS):
-                shift = s0 - first - p
+                shift, top, to = s - first - p, tops + 8 * p, sums + 4 * p * rows
                 if not causal or shift < COLUMNS:
-                    to, fresh_at = np.int64(scores.ctypes.data), np.int64(fresh.ctypes.data)
-                    _tiles(keys, places, seen, np.int64(panel.ctypes.data) + 4 * p * depth, depth, at[4], to)
-                    _soften(scores, seen, shift if causal else -count, tops.ctypes.data + 8 * p)
-                    _tiles(values, at[3], rows, to, seen, at[4], fresh_at)
-                    for c in range(0, rows * COLUMNS, COLUMNS):
-                        for j in range(COLUMNS):
-                            i = p * rows + c + j
-                            sums[i] = sums[i] * tops[2 * p + COLUMNS + j] + fresh[c + j]
-        for i in range(many):
-            p, j = i // COLUMNS * COLUMNS, i % COLUMNS
-            inverse = ONE / sums[p * rows + depth * COLUMNS + j]
-            for c in range(depth):
-                out[batch, first + i, feature + c] = sums[p * rows + c * COLUMNS + j] * inverse
+                    _tiles(keys + head, places + 8 * s, seen, panel + 4 * p * depth, depth, zeros, scores)
+                    _soften(scores, seen, shift if causal else -count, top)
+                    _tiles(values + 4 * (h * rows * count + s), steps, rows, scores, seen, zeros, fresh if s else to)
+                    if s:
+                        add_to_scaled(to, rows, top + 4 * COLUMNS, fresh)
+        for p in range(0, many, COLUMNS):
+            to = sums + 4 * p * rows
+            divide_columns(to, depth, to + 4 * depth * COLUMNS)
+            transpose(to, np.int64(COLUMNS), depth, min(many - p, COLUMNS), out + place + 4 * p * width, width)
 
 
 @part
 def _tiles(a, rows, many, b, depth, zeros, out):
     """out = A B for `many` rows of A and a panel of columns; all are addresses, as multiply_tile has them."""
     for i in range(0, many, ROWS):
-        multiply_tile(a, rows + 8 * i, b, depth, (zeros, 0), (out + 4 * i * COLUMNS, COLUMNS))
+        multiply_tile(a, rows + 8 * i, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS))
 
 
 @inline
 def _soften(scores: Any, many: Any, shift: Any, tops: Any) -> None:
     """Turn scores into 2^(score - new top), 0 for those not seen, and (tops, .) into (new tops, 2^(top - new top)).
 
-    Query j sees the keys up to j - shift; `tops` is an address.
+    Query j sees the keys up to j - shift; both are addresses.
     Shapes: [S,columns], [2,columns]
     """
     hidden = many if shift <= -many else max(-shift, 0)  # from here on some query does not see the key
-    for s in range(hidden, many):
-        for j in range(min(s + shift, COLUMNS)):
-            scores[s * COLUMNS + j] = LEAST
+    _hide(scores, hidden, many, shift, LEAST)
     copy_row(tops, tops + 4 * COLUMNS)
-    largest_of_columns(scores.ctypes.data, many, tops)
+    largest_of_columns(scores, many, tops)
     powers_of_columns(tops + 4 * COLUMNS, 1, tops)
-    powers_of_columns(scores.ctypes.data, many, tops)
-    for s in range(hidden, many):
+    powers_of_columns(scores, many, tops)
+    _hide(scores, hidden, many, shift, NOTHING)
+
+
+@part
+def _hide(scores: Any, first: Any, many: Any, shift: Any, value: Any) -> None:
+    for s in range(first, many):
         for j in range(min(s + shift, COLUMNS)):
-            scores[s * COLUMNS + j] = 0
+            put_float(value, scores + 4 * (s * COLUMNS + j))
 
 
 def attention_vjp(

@@ -13,13 +13,14 @@ import numpy as np
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.vector import TILE, clear_float, copy_row, integer_at, move_float, multiply_tile, transpose_square
+from refdiff.kernels.cpu.vector import TILE, copy_row, integer_at, move_float, multiply_tile, put_float, transpose_square
 
 ROWS, COLUMNS, LANES = TILE
 DEPTH = 384  # of one step: a panel of so many rows stays in the first cache
 STRIPE = 96  # rows of `a` in one step, whose sums stay in the second cache
 PACKED = 1 << 16  # floats of packed columns in one step, which stay there too
 SLICE = 8  # channels whose windows are packed at a time
+NOTHING = np.float32(0)
 WHOLE = np.zeros(1, dtype=np.int64)  # the starts of one segment, from the beginning of a row
 
 
@@ -129,7 +130,7 @@ def _pack(weight, panel, spare, packed):
                     if j < left:
                         move_float(at + 4 * j * column, to + 4 * j)
                     else:
-                        clear_float(to + 4 * j)
+                        put_float(NOTHING, to + 4 * j)
 
 
 @part
@@ -138,14 +139,20 @@ def gather_columns(lines: Any, width: Any, columns: Any, many: Any, packed: Any)
 
     `lines` and `packed` are addresses.
     """
-    whole = many - many % LANES if columns >= COLUMNS else 0
-    for i in range(0, whole, LANES):
-        for j in range(0, COLUMNS, LANES):
-            transpose_square(lines + 4 * (j * width + i), width, packed + 4 * (i * COLUMNS + j), COLUMNS)
-    for i in range(whole, many):
-        for j in range(COLUMNS):
-            to = packed + 4 * (i * COLUMNS + j)
-            if j < columns:
-                move_float(lines + 4 * (j * width + i), to)
-            else:
-                clear_float(to)
+    have = min(columns, COLUMNS)
+    transpose(lines, width, have, many, packed, np.int64(COLUMNS))  # not its literal, for which all would be compiled again
+    for i in range(many if have < COLUMNS else 0):
+        for j in range(have, COLUMNS):
+            put_float(NOTHING, packed + 4 * (i * COLUMNS + j))
+
+
+@part
+def transpose(source: Any, step: Any, lines: Any, many: Any, target: Any, to: Any) -> None:
+    """target[i to + j] = source[j step + i] for so many lines j of `many` numbers i; addresses, and steps in floats."""
+    wide, deep = lines - lines % LANES, many - many % LANES
+    for i in range(0, deep, LANES):
+        for j in range(0, wide, LANES):
+            transpose_square(source + 4 * (j * step + i), step, target + 4 * (i * to + j), to)
+    for i in range(many):
+        for j in range(wide if i < deep else 0, lines):
+            move_float(source + 4 * (j * step + i), target + 4 * (i * to + j))

@@ -165,17 +165,17 @@ def _move_float(typing: Any, source: Any, target: Any) -> Any:
 move_float: Any = intrinsic(_move_float)
 
 
-def _clear_float(typing: Any, target: Any) -> Any:
-    """Write 0 to an address."""
+def _put_float(typing: Any, value: Any, target: Any) -> Any:
+    """Write a float to an address."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        builder.store(FLOAT(0.0), _pointer(builder, args[0], FLOAT))
+        builder.store(args[0], _pointer(builder, args[1], FLOAT))
         return context.get_dummy_value()
 
-    return types.void(types.int64), emit
+    return types.void(types.float32, types.int64), emit
 
 
-clear_float: Any = intrinsic(_clear_float)
+put_float: Any = intrinsic(_put_float)
 
 
 def _integer_at(typing: Any, source: Any) -> Any:

@@ -20,7 +20,7 @@ def _largest_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
     """tops[j] = the largest of tops[j] and x[i,j], for so many rows, at least one, of a tile's columns; NaN is passed over."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        kept = [builder.gep(_pointer(builder, args[2], FLOAT), [INDEX(j)]) for j in range(0, TILE.columns, TILE.lanes)]
+        kept = _places(builder, args[2])
 
         def step(places: list, tops: list) -> list:
             values = [_load(builder, place) for place in places]
@@ -28,7 +28,7 @@ def _largest_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
 
         found = _over_rows(builder, args[0], args[1], [_load(builder, place) for place in kept], step)
         for place, value in zip(kept, found, strict=True):
-            builder.store(value, builder.bitcast(place, VECTOR.as_pointer()), align=4)
+            _store(builder, value, place)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 3), emit
@@ -41,20 +41,57 @@ def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
     """
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        kept = [builder.gep(_pointer(builder, args[2], FLOAT), [INDEX(j)]) for j in range(0, TILE.columns, TILE.lanes)]
-
         def step(places: list, tops: list) -> list:
             for place, top in zip(places, tops, strict=True):
                 power = _power_of_two(builder, builder.fsub(_load(builder, place), top))
-                builder.store(power, builder.bitcast(place, VECTOR.as_pointer()), align=4)
+                _store(builder, power, place)
             return tops
 
-        _over_rows(builder, args[0], args[1], [_load(builder, place) for place in kept], step)
+        _over_rows(builder, args[0], args[1], _row(builder, args[2]), step)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 3), emit
 
 
+def _by_columns(operation: str) -> Any:
+    """A function (address, rows, others): x[i,j] = x[i,j] operation others[j], for so many rows, at least one, of a tile."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        def step(places: list, others: list) -> list:
+            for place, other in zip(places, others, strict=True):
+                _store(builder, getattr(builder, operation)(_load(builder, place), other), place)
+            return others
+
+        _over_rows(builder, args[0], args[1], _row(builder, args[2]), step)
+        return context.get_dummy_value()
+
+    def change(typing: Any, address: Any, rows: Any, others: Any) -> Any:
+        return types.void(*[types.int64] * 3), emit
+
+    return intrinsic(change)
+
+
+def _add_to_scaled(typing: Any, address: Any, rows: Any, factors: Any, added: Any) -> Any:
+    """x[i,j] = factors[j] x[i,j] + y[i,j], for so many rows, at least one, of a tile's columns; `added` is y's address."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        apart = builder.sub(args[3], args[0])
+        fused = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), FUSED)
+
+        def step(places: list, factors: list) -> list:
+            for place, factor in zip(places, factors, strict=True):
+                other = _pointer(builder, builder.add(builder.ptrtoint(place, INDEX), apart), FLOAT)
+                _store(builder, builder.call(fused, [_load(builder, place), factor, _load(builder, other)]), place)
+            return factors
+
+        _over_rows(builder, args[0], args[1], _row(builder, args[2]), step)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), emit
+
+
+scale_columns, divide_columns = _by_columns("fmul"), _by_columns("fdiv")
+add_to_scaled: Any = intrinsic(_add_to_scaled)
 largest_of_columns: Any = intrinsic(_largest_of_columns)
 powers_of_columns: Any = intrinsic(_powers_of_columns)
 # (2^r - 1) / r over |r| <= 1/2, least largest error, which is 2e-9 of 2^r.
@@ -92,3 +129,16 @@ def _over_rows(builder: ir.IRBuilder, address: Any, rows: Any, begin: list, step
     builder.cbranch(builder.icmp_signed("<", more, rows), body, after)
     builder.position_at_end(after)
     return found
+
+
+def _places(builder: ir.IRBuilder, address: Any) -> list:
+    """Pointers to the vectors of one row."""
+    return [builder.gep(_pointer(builder, address, FLOAT), [INDEX(j)]) for j in range(0, TILE.columns, TILE.lanes)]
+
+
+def _row(builder: ir.IRBuilder, address: Any) -> list:
+    return [_load(builder, place) for place in _places(builder, address)]
+
+
+def _store(builder: ir.IRBuilder, value: Any, place: Any) -> None:
+    builder.store(value, builder.bitcast(place, VECTOR.as_pointer()), align=4)
