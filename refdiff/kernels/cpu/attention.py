@@ -20,7 +20,7 @@ from refdiff.kernels.cpu.common import (
     require_float32,
     scratch,
 )
-from refdiff.kernels.cpu.product import NOTHING, gather_columns, transpose
+from refdiff.kernels.cpu.product import gather_columns, transpose
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, put_float
 from refdiff.kernels.cpu.vector_softmax import (
@@ -85,9 +85,9 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     """Softmax and both products a block of keys and a panel of queries at a time: no matrix of scores is ever whole.
 
     Queries are columns, so the panel of scores that the first product makes is what the second one takes, and a vector holds as
-    many queries; a row of ones beside the values makes the sum of a softmax one of the products.
-    Math: with the largest score m so far, a block of scores s makes m' = max(m, s) and, for v and for ones alike,
-        o' = o 2^(m - m') + v 2^(s - m'); in the end o / o of ones. Here s = log2(e) scale k q
+    many queries.
+    Math: with the largest score m so far, a block of scores s makes m' = max(m, s), o' = o 2^(m - m') + the sum of v 2^(s - m')
+        and l' likewise with 1 for v; in the end o / l. Here s = log2(e) scale k q
     Shapes: [B,T,N*d], [B,S,N*d], [B,S,N*d] -> [B,T,N*d]
     Source: Milakov, Gimelshein 2018 (arXiv 1805.02867); Dao et al. 2022 (arXiv 2205.14135), algorithm 1
     """
@@ -96,65 +96,64 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
         raise Unsupported("a negative scale, or nothing to attend to")
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, count, width = k.shape
-    depth = width // heads
-    values = result(batch * heads, -(-(depth + 1) // ROWS) * ROWS, count)
-    parallel(_turn, len(values), v.size, v, depth, values)
+    values = result(batch * heads, width // heads, count)
+    parallel(_turn, len(values), v.size, v, values)
     out = result(*q.shape)
-    blocks = -(-q.shape[1] // QUERIES)
-    work = q.shape[1] * count * batch * width // PER_NUMBER
-    parallel(_attend, batch * heads * blocks, work, blocks, q, k, values, depth, scale / math.log(2.0), causal, out)
+    blocks, work = -(-q.shape[1] // QUERIES), q.shape[1] * k.size // PER_NUMBER
+    parallel(_attend, len(values) * blocks, work, (blocks, heads), q, k, values, scale / math.log(2.0), causal, out)
     return out
 
 
 @jit
-def _turn(start, stop, v, depth, values):
-    """values[h] = the transpose of head h, numbered through the batch, then a row of ones, then zeros."""
-    count, width = v.shape[1:]
+def _turn(start, stop, v, values):
+    """values[h] = the transpose of head h, numbered through the batch."""
+    (depth, count), width = values.shape[1:], v.shape[2]
     heads = width // depth
     for h in range(start, stop):
         source = v.ctypes.data + 4 * (h // heads * count * width + h % heads * depth)
-        transpose(source, width, count, depth, values.ctypes.data + 4 * h * values.shape[1] * count, count)
-        values[h, depth], values[h, depth + 1 :] = 1, 0
+        transpose(source, width, count, depth, values.ctypes.data + 4 * h * depth * count, count)
 
 
-def _attend(start: int, stop: int, blocks: int, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
-    depth, (rows, count), (factor, causal, out) = rest[0], values.shape[1:], rest[1:]
-    sizes = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * rows, "fresh": rows * COLUMNS}
-    own = scratch("tops", 2 * QUERIES), *(scratch(name, size) for name, size in sizes.items())
-    places, steps = np.minimum(np.arange(count + ROWS), count - 1) * keys.shape[2], np.arange(rows) * count
+def _attend(start: int, stop: int, parts: tuple, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
+    (blocks, heads), (depth, count), (factor, causal, out) = parts, values.shape[1:], rest
+    rows = -(-depth // ROWS) * ROWS
+    sizes = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * (rows + 1)}
+    own = *(scratch(name, size) for name, size in sizes.items()), scratch("fresh", (rows + 1) * COLUMNS)
+    places = np.minimum(np.arange(count + ROWS), count - 1) * heads * depth, np.minimum(np.arange(rows), depth - 1) * count
     lines = np.repeat(np.array([factor, LEAST, 0], np.float32), COLUMNS)
-    at = tuple(address(x) for x in (q, keys, places, values, steps, lines, *own, out))
-    _stream(start, stop, (blocks, q.shape[1], count, keys.shape[2], depth, rows), causal, at)
+    at = tuple(address(x) for x in (q, keys, values, *places, lines, scratch("tops", 2 * QUERIES), *own, out))
+    _stream(start, stop, (blocks, heads, q.shape[1], count, depth, rows), causal, at)
 
 
 @jit
 def _stream(start, stop, sizes, causal, at):
     """The blocks of queries start..stop, numbered through the heads. `at`: addresses."""
-    blocks, queries, count, width, depth, rows = sizes
-    q, keys, places, values, steps, lines, tops, panel, scores, sums, fresh, out = at
-    heads, factor, least, zeros = width // depth, lines, lines + 4 * COLUMNS, (lines + 8 * COLUMNS, 0)
+    blocks, heads, queries, count, depth, rows = sizes
+    q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, out = at
+    factor, least, zeros, width = lines, lines + 4 * COLUMNS, (lines + 8 * COLUMNS, 0), heads * depth
+    size, whole = 4 * depth * COLUMNS, 4 * rows * COLUMNS  # bytes of a panel, and of its sums before the row of their divisors
     for item in range(start, stop):
-        h, first = item // blocks, (item % blocks) * QUERIES
-        head = 4 * (h // heads * count * width + h % heads * depth)
-        place = 4 * ((h // heads * queries + first) * width + h % heads * depth)
-        many = min(QUERIES, queries - first)
+        h, first = item // blocks, item % blocks * QUERIES
+        batch, feature, many = h // heads, h % heads * depth, min(QUERIES, queries - first)
+        place, head = 4 * ((batch * queries + first) * width + feature), 4 * (batch * count * width + feature)
         for p in range(0, many, COLUMNS):
-            gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + 4 * p * depth)
-            scale_columns(panel + 4 * p * depth, depth, factor)
+            gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + p // COLUMNS * size)
+            scale_columns(panel + p // COLUMNS * size, depth, factor)
             copy_row(least, tops + 8 * p)
         for s in range(0, min(count, first + many) if causal else count, KEYS):
             seen = min(KEYS, count - s)
             for p in range(0, many, COLUMNS):
-                shift, top, to = s - first - p, tops + 8 * p, sums + 4 * p * rows
+                shift, top, to = s - first - p, tops + 8 * p, sums + p // COLUMNS * (whole + 4 * COLUMNS)
+                new = fresh if s else to
                 if not causal or shift < COLUMNS:
-                    _tiles(keys + head, places + 8 * s, seen, panel + 4 * p * depth, depth, zeros, scores)
-                    _soften(scores, seen, shift if causal else -count, top)
-                    _tiles(values + 4 * (h * rows * count + s), steps, rows, scores, seen, zeros, fresh if s else to)
+                    _tiles(keys + head, places + 8 * s, seen, panel + p // COLUMNS * size, depth, zeros, scores)
+                    _soften(scores, seen, shift if causal else -count, top, new + whole)
+                    _tiles(values + 4 * (h * depth * count + s), steps, rows, scores, seen, zeros, new)
                     if s:
-                        add_to_scaled(to, rows, top + 4 * COLUMNS, fresh)
+                        add_to_scaled(to, rows + 1, top + 4 * COLUMNS, fresh)
         for p in range(0, many, COLUMNS):
-            to = sums + 4 * p * rows
-            divide_columns(to, depth, to + 4 * depth * COLUMNS)
+            to = sums + p // COLUMNS * (whole + 4 * COLUMNS)
+            divide_columns(to, depth, to + whole)
             transpose(to, np.int64(COLUMNS), depth, min(many - p, COLUMNS), out + place + 4 * p * width, width)
 
 
@@ -166,26 +165,26 @@ def _tiles(a, rows, many, b, depth, zeros, out):
 
 
 @inline
-def _soften(scores: Any, many: Any, shift: Any, tops: Any) -> None:
+def _soften(scores: Any, many: Any, shift: Any, tops: Any, sums: Any) -> None:
     """Turn scores into 2^(score - new top), 0 for those not seen, and (tops, .) into (new tops, 2^(top - new top)).
 
-    Query j sees the keys up to j - shift; both are addresses.
-    Shapes: [S,columns], [2,columns]
+    Query j sees the keys up to j - shift; all are addresses, `sums` of the row for the sums over keys.
+    Shapes: [S,columns], [2,columns], [columns]
     """
     hidden = many if shift <= -many else max(-shift, 0)  # from here on some query does not see the key
-    _hide(scores, hidden, many, shift, LEAST)
+    _hide(scores, hidden, many, shift)
     copy_row(tops, tops + 4 * COLUMNS)
     largest_of_columns(scores, many, tops)
-    powers_of_columns(tops + 4 * COLUMNS, 1, tops)
-    powers_of_columns(scores, many, tops)
-    _hide(scores, hidden, many, shift, NOTHING)
+    powers_of_columns(tops + 4 * COLUMNS, 1, tops, sums)
+    powers_of_columns(scores, many, tops, sums)
 
 
 @part
-def _hide(scores: Any, first: Any, many: Any, shift: Any, value: Any) -> None:
+def _hide(scores: Any, first: Any, many: Any, shift: Any) -> None:
+    """Make the scores of keys that a query does not see, from the key `first` on, so low that their powers are 0."""
     for s in range(first, many):
         for j in range(min(s + shift, COLUMNS)):
-            put_float(value, scores + 4 * (s * COLUMNS + j))
+            put_float(LEAST, scores + 4 * (s * COLUMNS + j))
 
 
 def attention_vjp(

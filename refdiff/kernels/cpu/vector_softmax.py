@@ -34,23 +34,29 @@ def _largest_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
     return types.void(*[types.int64] * 3), emit
 
 
-def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
-    """x[i,j] = 2^(x[i,j] - tops[j]), for so many rows, at least one, of a tile's columns; no exponent is larger than 127.
+def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any, sums: Any) -> Any:
+    """x[i,j] = 2^(x[i,j] - tops[j]) and sums[j] = the sum of those over i, for so many rows, at least one, of a tile's columns.
 
-    Math: 2^t = 2^n 2^r, |r| <= 1/2; below t = -126 the result is 2^-126, about 1e-38
+    No exponent is larger than 127.
+    Math: 2^t = 2^n 2^r, |r| <= 1/2; below t = -126.5 the result is 0
     """
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        def step(places: list, tops: list) -> list:
-            for place, top in zip(places, tops, strict=True):
-                power = _power_of_two(builder, builder.fsub(_load(builder, place), top))
-                _store(builder, power, place)
-            return tops
+        tops = _row(builder, args[2])
 
-        _over_rows(builder, args[0], args[1], _row(builder, args[2]), step)
+        def step(places: list, sums: list) -> list:
+            exponents = [builder.fsub(_load(builder, place), top) for place, top in zip(places, tops, strict=True)]
+            powers = _powers_of_two(builder, exponents)
+            for place, power in zip(places, powers, strict=True):
+                _store(builder, power, place)
+            return [builder.fadd(*pair) for pair in zip(sums, powers, strict=True)]
+
+        sums = _over_rows(builder, args[0], args[1], [_constant(0.0)] * len(tops), step)
+        for place, value in zip(_places(builder, args[3]), sums, strict=True):
+            _store(builder, value, place)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 3), emit
+    return types.void(*[types.int64] * 4), emit
 
 
 def _by_columns(operation: str) -> Any:
@@ -98,20 +104,22 @@ powers_of_columns: Any = intrinsic(_powers_of_columns)
 POWERS = (0.6931472029, 0.2402264791, 0.05550332471, 0.009618437362, 0.001339887461, 0.0001535336133)
 
 
-def _power_of_two(builder: ir.IRBuilder, t: Any) -> Any:
-    """2^t of a vector; NaN stays."""
-    low = _constant(-126)
-    t = builder.select(builder.fcmp_ordered("<", t, low), low, t)
+def _powers_of_two(builder: ir.IRBuilder, exponents: list) -> list:
+    """2^t of each vector, step by step for all, so that one is computed while another waits; NaN stays."""
+    low = _constant(-127)  # of which the bits are those of 0
     kind = "llvm.rint.f32" if TILE.lanes == 1 else f"llvm.rint.v{TILE.lanes}f32"
-    n = builder.call(get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR]), kind), [t])
-    r, fused = builder.fsub(t, n), get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), FUSED)
-    power = _constant(POWERS[-1])
+    rounded = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR]), kind)
+    fused = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), FUSED)
+    exponents = [builder.select(builder.fcmp_ordered("<", t, low), low, t) for t in exponents]
+    whole = [builder.call(rounded, [t]) for t in exponents]
+    rest = [builder.fsub(t, n) for t, n in zip(exponents, whole, strict=True)]
+    powers = [_constant(POWERS[-1])] * len(rest)
     for factor in (*POWERS[-2::-1], 1.0):
-        power = builder.call(fused, [power, r, _constant(factor)])
-    whole = ir.IntType(32) if TILE.lanes == 1 else ir.VectorType(ir.IntType(32), TILE.lanes)
-    bias, shift = (ir.Constant(whole, value if TILE.lanes == 1 else [value] * TILE.lanes) for value in (127, 23))
-    bits = builder.shl(builder.add(builder.fptosi(n, whole), bias), shift)
-    return builder.fmul(power, builder.bitcast(bits, VECTOR))
+        powers = [builder.call(fused, [power, r, _constant(factor)]) for power, r in zip(powers, rest, strict=True)]
+    integer = ir.IntType(32) if TILE.lanes == 1 else ir.VectorType(ir.IntType(32), TILE.lanes)
+    bias, shift = (ir.Constant(integer, value if TILE.lanes == 1 else [value] * TILE.lanes) for value in (127, 23))
+    bits = [builder.shl(builder.add(builder.fptosi(n, integer), bias), shift) for n in whole]
+    return [builder.fmul(power, builder.bitcast(n, VECTOR)) for power, n in zip(powers, bits, strict=True)]
 
 
 def _over_rows(builder: ir.IRBuilder, address: Any, rows: Any, begin: list, step: Callable[[list, list], list]) -> list:
