@@ -78,19 +78,22 @@ def _by_tiles(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tu
     side = place[4]
     panels = prepared(f"winograd {side}", weight, lambda w: transformed_weight(w, side))
     count = len(image) * place[2] * place[3]
-    block = min(BLOCK, _whole(-(-count // common.THREADS), ROWS))
+    blocks = _whole(-(-count // BLOCK), common.THREADS)
     work = side * side * count * panels.shape[2] * len(bias) // PER_NUMBER
-    parallel(_tiles, -(-count // block), work, block, count, image, panels, bias, place, out)
+    parallel(_tiles, blocks, work, blocks, count, image, panels, bias, place, out)
 
 
-def _tiles(start: int, stop: int, block: int, count: int, *rest: Any) -> None:
+def _tiles(start: int, stop: int, blocks: int, count: int, *rest: Any) -> None:
     image, panels, bias, place, out = rest
+    stripes = -(-count // ROWS)
+    block = -(-stripes // blocks) * ROWS
     deep, width, points = _whole(image.shape[3], LANES), len(bias), place[4] ** 2
     inputs, outputs = scratch("inputs", points * (block * deep + SPARE)), scratch("outputs", points * (block * width + SPARE))
     patch, tile, zeros = (np.zeros(shape, np.float32) for shape in ((SIDE, SIDE, deep), (OUT, OUT, width), COLUMNS))
     steps = (block * deep + SPARE, panels[0].size, panels[0, 0].size, block * width + SPARE)
-    for first in range(start * block, min(stop * block, count), block):
-        many = min(block, count - first)
+    for i in range(start, stop):
+        first, last = (stripes * edge // blocks * ROWS for edge in (i, i + 1))
+        many = min(last, count) - first
         places = np.minimum(np.arange(_whole(many, ROWS)), many - 1) * deep
         _transform_inputs(first, first + many, first, image, (*place, steps[0], deep, 0), patch, inputs)
         for k in range(0, panels.shape[2], DEPTH):
