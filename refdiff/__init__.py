@@ -23,7 +23,7 @@ def load(
 ) -> Pipeline:
     """Open a model for drawing: None is the embedded one, otherwise a folder in the diffusers layout.
 
-    With `low_memory` each network is in memory only while it works, and its float16 weights stay so: the same pictures, slower.
+    With `low_memory` each network is in memory only while it works: the same pictures, slower.
 
     Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels
     """

@@ -127,7 +127,7 @@ threads_option = click.option(
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--kernels", default="fast", show_default=True, help="fast, or spec for the written-out operations alone.")
-@click.option("--low-memory", is_flag=True, help="Half the memory, somewhat slower; for weights stored as float16.")
+@click.option("--low-memory", is_flag=True, help="Each network is in memory only while it works: less memory, somewhat slower.")
 @threads_option
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def generate(prompt: str, **options: Any) -> int:

@@ -36,9 +36,8 @@ Convert = Callable[[Leaf, np.ndarray], Array]
 def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, kernels: str, low_memory: bool) -> Pipeline:
     """Open every component of a text-to-image model, its weights in `dtype` on `device`.
 
-    The fast kernels widen float16 as they use it, so there the weights of the text encoder and of the autoencoder, which are
-    used once a picture, stay as they are stored. With `low_memory` the U-Net's stay so too, and each network is in memory only
-    while it works: the bits are the same.
+    The fast kernels widen float16 as they use it, so there it stays as it is stored. With `low_memory` each network is in memory
+    only while it works: the bits are the same.
 
     Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels, and for low memory
         without the fast kernels in float32
@@ -54,11 +53,8 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
         raise BadRequest("low memory needs the fast kernels, in float32 on the cpu: leave it out, or what says otherwise")
     folder = model_folder(path_or_name)
     read_model_index(folder)
-    stored = {"text_encoder": True, "unet": low_memory, "vae": True}
-    components = {}
-    for name, as_stored in stored.items():
-        convert = conversion(kernels=kernels, device=device, dtype=dtype, as_stored=as_stored)
-        components[name] = open_on(folder, name, convert, kept=not low_memory)
+    convert = conversion(kernels=kernels, device=device, dtype=dtype)
+    components = {name: open_on(folder, name, convert, kept=not low_memory) for name in ("text_encoder", "unet", "vae")}
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
     check_parts(folder, {name: component.config for name, component in components.items()}, tokenizer)
     return Pipeline(
@@ -87,10 +83,10 @@ def model_folder(path_or_name: Path | str | None) -> Path:
     raise BadRequest(f'there is no model "{path_or_name}": name a folder in the diffusers layout, or leave --model out')
 
 
-def conversion(*, kernels: str, device: str, dtype: str, as_stored: bool) -> Convert:
+def conversion(*, kernels: str, device: str, dtype: str) -> Convert:
     """How what lies in a file becomes what a network takes; memory-mapped where it is that already.
 
-    With `as_stored`, matrices and kernels of convolutions in float16 stay so where the kernels widen them as they use them.
+    Matrices and kernels of convolutions in float16 stay so where the kernels widen them as they use them.
     """
     if (kernels, device, dtype) != WIDENING:
         return lambda leaf, a: to_device(np.asarray(a, dtype=dtype), device)
@@ -99,7 +95,7 @@ def conversion(*, kernels: str, device: str, dtype: str, as_stored: bool) -> Con
     def convert(leaf: Leaf, a: np.ndarray) -> Array:
         if a.dtype != np.float16:
             return np.asarray(a, dtype=np.float32)
-        return a if as_stored and leaf.init == "weight" else widened(a)
+        return a if leaf.init == "weight" else widened(a)
 
     return convert
 

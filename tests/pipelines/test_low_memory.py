@@ -55,8 +55,7 @@ def test_the_bits_are_those_of_float32(narrow, wide):
 def test_what_stays_float16(narrow):
     half, single = np.dtype(np.float16), np.dtype(np.float32)
     pipe, low = refdiff.load(narrow), refdiff.load(narrow, low_memory=True)
-    assert dtypes(pipe.unet.params) == {single}
-    for component in (pipe.text_encoder, pipe.vae, low.text_encoder, low.unet, low.vae):
+    for component in (pipe.text_encoder, pipe.unet, pipe.vae, low.text_encoder, low.unet, low.vae):
         assert dtypes(component.params) == {half, single}
     embeddings = pipe.text_encoder.params.text_model.embeddings
     assert embeddings.token_embedding.weight.dtype == single  # its rows are read as they are, by no kernel

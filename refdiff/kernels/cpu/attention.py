@@ -111,7 +111,7 @@ def _turn(start, stop, v, values):
     heads = width // depth
     for h in range(start, stop):
         source = v.ctypes.data + 4 * (h // heads * count * width + h % heads * depth)
-        transpose(source, width, count, depth, values.ctypes.data + 4 * h * depth * count, count)
+        transpose(source, width, count, depth, values.ctypes.data + 4 * h * depth * count, count, ONE)
 
 
 def _attend(start: int, stop: int, parts: tuple, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
@@ -137,7 +137,7 @@ def _stream(start, stop, sizes, causal, at):
         batch, feature, many = h // heads, h % heads * depth, min(QUERIES, queries - first)
         place, head = 4 * ((batch * queries + first) * width + feature), 4 * (batch * count * width + feature)
         for p in range(0, many, COLUMNS):
-            gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + p // COLUMNS * size)
+            gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + p // COLUMNS * size, ONE)
             scale_columns(panel + p // COLUMNS * size, depth, factor)
             copy_row(least, tops + 8 * p)
         for s in range(0, min(count, first + many) if causal else count, KEYS):
@@ -154,7 +154,7 @@ def _stream(start, stop, sizes, causal, at):
         for p in range(0, many, COLUMNS):
             to = sums + p // COLUMNS * (whole + 4 * COLUMNS)
             divide_columns(to, depth, to + whole)
-            transpose(to, np.int64(COLUMNS), depth, min(many - p, COLUMNS), out + place + 4 * p * width, width)
+            transpose(to, np.int64(COLUMNS), depth, min(many - p, COLUMNS), out + place + 4 * p * width, width, ONE)
 
 
 @part

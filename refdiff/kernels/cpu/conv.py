@@ -7,18 +7,18 @@ import numpy as np
 from refdiff.kernels.cpu import winograd, winograd_gradient
 from refdiff.kernels.cpu.common import nchw, nhwc, padded_nhwc, require_float32
 from refdiff.kernels.cpu.gradient import weight_gradient
-from refdiff.kernels.cpu.halves import widened
+from refdiff.kernels.cpu.halves import readable
 from refdiff.kernels.cpu.product import Weight, product
 from refdiff.kernels.cpu.resample import upsample_nearest, upsample_nearest_vjp
 from refdiff.ops.conv import Padding
 
 
 def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, padding: Padding) -> np.ndarray:
-    """A weight of float16 is widened as it is used.  Shapes: [B,C,H,W], [O,C,K,K], [O] -> [B,O,H',W']"""
+    """A weight of two bytes a number is widened as it is used.  Shapes: [B,C,H,W], [O,C,K,K], [O] -> [B,O,H',W']"""
     require_float32(x, bias)
     if winograd.is_faster(x.shape, weight.shape, stride, winograd.LEAST):
         return winograd.conv3x3(x, weight, bias, padding=padding)
-    weight = widened(weight)
+    weight = readable(weight)
     image = padded_nhwc(x, padding)
     tall, wide = weight.shape[2:]
     rows, columns = (image.shape[1] - tall) // stride + 1, (image.shape[2] - wide) // stride + 1

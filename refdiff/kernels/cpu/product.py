@@ -12,8 +12,18 @@ import numpy as np
 
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
+from refdiff.kernels.cpu.halves import source
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.vector import TILE, copy_row, integer_at, move_float, multiply_tile, put_float, transpose_square
+from refdiff.kernels.cpu.vector import (
+    TILE,
+    bytes_of,
+    copy_row,
+    integer_at,
+    move_number,
+    multiply_tile,
+    put_float,
+    transpose_square,
+)
 
 ROWS, COLUMNS, LANES = TILE
 DEPTH = 384  # of one step: a panel of so many rows stays in the first cache
@@ -25,7 +35,10 @@ WHOLE = np.zeros(1, dtype=np.int64)  # the starts of one segment, from the begin
 
 
 class Weight(NamedTuple):
-    """A weight [columns,segments,depth] in flat memory: how many floats lie from one column, segment, and k to the next."""
+    """A weight [columns,segments,depth] in flat memory: how many numbers lie from one column, segment, and k to the next.
+
+    Its numbers are of a dtype that KINDS has, and widened as they are packed.
+    """
 
     flat: np.ndarray
     shape: tuple[int, int, int]
@@ -72,7 +85,7 @@ def _part(
     packed = scratch("packed", min(block, panels[1] - panels[0]) * segments * depth * COLUMNS)
     spare = address(scratch("columns", SLICE * segments * COLUMNS))
     at = address(a), address(rows), address(starts), address(bias), address(out), out.shape[1]
-    _product(lines, (*panels, block), at, (address(weight.flat), weight.shape, weight.steps), spare, address(packed))
+    _product(lines, (*panels, block), at, (*source(weight.flat), weight.shape, weight.steps), spare, address(packed))
 
 
 @jit
@@ -82,7 +95,7 @@ def _product(lines, panels, at, weight, spare, packed):
     `at`: the addresses of a, rows, starts, bias and the result, and the floats of one of its rows.
     """
     a, rows, starts, bias, out, width = at
-    segments, depth = weight[1][1], weight[1][2]
+    segments, depth = weight[2][1], weight[2][2]
     size = 4 * segments * depth * COLUMNS  # bytes of a packed panel
     for p0 in range(panels[0], panels[1], panels[2]):
         p1 = min(p0 + panels[2], panels[1])
@@ -104,55 +117,56 @@ def _product(lines, panels, at, weight, spare, packed):
 def _pack(weight, panel, spare, packed):
     """packed[(s depth + k) COLUMNS + j] = weight[panel COLUMNS + j, s, k], 0 beyond the last column.
 
-    `weight` is its address, shape and steps; `spare` that of SLICE * segments rows of a panel.
+    `weight` is its address, kind, shape and steps; `spare` the address of SLICE * segments rows of a panel.
     """
-    flat, (columns, segments, depth), (column, segment, place) = weight
-    first, left = flat + 4 * panel * COLUMNS * column, columns - panel * COLUMNS
-    if column == 1 and left >= COLUMNS:
+    flat, kind, (columns, segments, depth), (column, segment, place) = weight
+    size = bytes_of(kind)
+    first, left = flat + size * panel * COLUMNS * column, columns - panel * COLUMNS
+    if column == 1 and left >= COLUMNS and size == 4:
         for s in range(segments):
             for k in range(depth):
                 copy_row(first + 4 * (s * segment + k * place), packed + 4 * (s * depth + k) * COLUMNS)
     elif place == 1:
         for s in range(segments):
-            gather_columns(first + 4 * s * segment, column, left, depth, packed + 4 * s * depth * COLUMNS)
+            gather_columns(first + size * s * segment, column, left, depth, packed + 4 * s * depth * COLUMNS, kind)
     elif segment == 1 and place == segments:
         for k0 in range(0, depth, SLICE):
             deep = min(SLICE, depth - k0)
-            gather_columns(first + 4 * k0 * segments, column, left, deep * segments, spare)
+            gather_columns(first + size * k0 * segments, column, left, deep * segments, spare, kind)
             for k in range(deep):
                 for s in range(segments):
                     copy_row(spare + 4 * (k * segments + s) * COLUMNS, packed + 4 * (s * depth + k0 + k) * COLUMNS)
     else:
         for s in range(segments):
             for k in range(depth):
-                at, to = first + 4 * (s * segment + k * place), packed + 4 * (s * depth + k) * COLUMNS
+                at, to = first + size * (s * segment + k * place), packed + 4 * (s * depth + k) * COLUMNS
                 for j in range(COLUMNS):
                     if j < left:
-                        move_float(at + 4 * j * column, to + 4 * j)
+                        move_number(at + size * j * column, to + 4 * j, kind)
                     else:
                         put_float(NOTHING, to + 4 * j)
 
 
 @part
-def gather_columns(lines: Any, width: Any, columns: Any, many: Any, packed: Any) -> None:
+def gather_columns(lines: Any, width: Any, columns: Any, many: Any, packed: Any, kind: Any) -> None:
     """packed[i COLUMNS + j] = lines[width j + i] for `many` i and a panel of columns, 0 beyond so many columns.
 
-    `lines` and `packed` are addresses.
+    `lines` and `packed` are addresses; the lines' numbers are of `kind`.
     """
     have = min(columns, COLUMNS)
-    transpose(lines, width, have, many, packed, np.int64(COLUMNS))  # not its literal, for which all would be compiled again
+    transpose(lines, width, have, many, packed, np.int64(COLUMNS), kind)  # not its literal, for which all would be compiled again
     for i in range(many if have < COLUMNS else 0):
         for j in range(have, COLUMNS):
             put_float(NOTHING, packed + 4 * (i * COLUMNS + j))
 
 
 @part
-def transpose(source: Any, step: Any, lines: Any, many: Any, target: Any, to: Any) -> None:
-    """target[i to + j] = source[j step + i] for so many lines j of `many` numbers i; addresses, and steps in floats."""
-    wide, deep = lines - lines % LANES, many - many % LANES
+def transpose(start: Any, step: Any, lines: Any, many: Any, target: Any, to: Any, kind: Any) -> None:
+    """target[i to + j] = start[j step + i] for so many lines j of `many` numbers i of `kind`; addresses, and steps in numbers."""
+    wide, deep, size = lines - lines % LANES, many - many % LANES, bytes_of(kind)
     for i in range(0, deep, LANES):
         for j in range(0, wide, LANES):
-            transpose_square(source + 4 * (j * step + i), step, target + 4 * (i * to + j), to)
+            transpose_square(start + size * (j * step + i), step, target + 4 * (i * to + j), to, kind)
     for i in range(many):
         for j in range(wide if i < deep else 0, lines):
-            move_float(source + 4 * (j * step + i), target + 4 * (i * to + j))
+            move_number(start + size * (j * step + i), target + 4 * (i * to + j), kind)

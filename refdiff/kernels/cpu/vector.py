@@ -88,26 +88,69 @@ def combination(*matrices: Any) -> Any:
     return intrinsic(combine)
 
 
-def _transpose_square(typing: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
-    """target[j,i] = source[i,j], for as many rows and columns as a vector has floats; addresses, and steps in floats."""
+def _transpose_square(typing: Any, source: Any, source_step: Any, target: Any, target_step: Any, kind: Any) -> Any:
+    """target[j,i] = source[i,j] for as many rows and columns as a vector has floats; addresses, and steps in numbers.
+
+    `kind` says, by its type, what the source holds: see NUMBERS.
+    """
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source, target = (_pointer(builder, address, FLOAT) for address in args[::2])
         count = TILE.lanes
-        rows = [builder.load(_row(builder, source, args[1], i), align=4) for i in range(count)]
+        step = builder.mul(args[1], INDEX(NUMBERS[kind].size))
+        rows = [_number(builder, builder.add(args[0], builder.mul(step, INDEX(i))), kind, count) for i in range(count)]
         done = 1
         while done < count:  # a perfect shuffle of all numbers, of which log2(count) transpose them
             pairs = list(zip(rows[: count // 2], rows[count // 2 :], strict=True))
             rows = [_interleaved(builder, *pair, first) for pair in pairs for first in (0, count // 2)]
             done *= 2
         for i, row in enumerate(rows):
-            builder.store(row, _row(builder, target, args[3], i), align=4)
+            builder.store(row, _row(builder, _pointer(builder, args[2], FLOAT), args[3], i), align=4)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 4), emit
+    return types.void(*[types.int64] * 4, kind), emit
 
 
 transpose_square: Any = intrinsic(_transpose_square)
+
+
+class Number(NamedTuple):
+    """How a weight's numbers lie in memory: bytes, and the type that LLVM loads."""
+
+    size: int
+    stored: ir.Type
+
+
+# The types of the tokens by which a kernel is told, when it is compiled, what it will read: float32, float16 and bfloat16.
+NUMBERS = {
+    types.float32: Number(4, FLOAT),
+    types.int16: Number(2, ir.HalfType()),
+    types.uint16: Number(2, ir.IntType(16)),
+}
+
+
+def _number(builder: ir.IRBuilder, address: Any, kind: Any, count: int) -> Any:
+    """So many numbers from an address on, as float32; a bfloat16 is the upper half of one."""
+    size, stored = NUMBERS[kind]
+
+    def several(one: ir.Type) -> ir.Type:
+        return one if count == 1 else ir.VectorType(one, count)
+
+    value = builder.load(_pointer(builder, address, several(stored)), align=size)
+    if stored == FLOAT:
+        return value
+    if stored == ir.HalfType():
+        return builder.fpext(value, several(FLOAT))
+    word = several(ir.IntType(32))
+    shift = ir.Constant(word, 16 if count == 1 else [16] * count)
+    return builder.bitcast(builder.shl(builder.zext(value, word), shift), several(FLOAT))
+
+
+def _bytes_of(typing: Any, kind: Any) -> Any:
+    """How many bytes a number of that kind takes."""
+    return types.int64(kind), lambda context, builder, signature, args: INDEX(NUMBERS[kind].size)
+
+
+bytes_of: Any = intrinsic(_bytes_of)
 
 
 def _interleaved(builder: ir.IRBuilder, one: Any, other: Any, first: int) -> Any:
@@ -151,18 +194,17 @@ def _emit_copy(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -
     return context.get_dummy_value()
 
 
-def _move_float(typing: Any, source: Any, target: Any) -> Any:
-    """Copy one float from an address to another."""
+def _move_number(typing: Any, source: Any, target: Any, kind: Any) -> Any:
+    """Copy one number of that kind from an address to another, as a float."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source, target = (_pointer(builder, address, FLOAT) for address in args)
-        builder.store(builder.load(source), target)
+        builder.store(_number(builder, args[0], kind, 1), _pointer(builder, args[1], FLOAT))
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), emit
+    return types.void(types.int64, types.int64, kind), emit
 
 
-move_float: Any = intrinsic(_move_float)
+move_number: Any = intrinsic(_move_number)
 
 
 def _put_float(typing: Any, value: Any, target: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, jit, nchw, nhwc, parallel, scratch
-from refdiff.kernels.cpu.halves import widened
+from refdiff.kernels.cpu.halves import readable, source
 from refdiff.kernels.cpu.prepared import prepared
 from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
 from refdiff.kernels.cpu.results import result
@@ -110,7 +110,7 @@ def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: t
     work = points * count * deep
     parallel(_inputs, count, work, image, (*place, step, SLICE, count), deep, inputs)
     places = np.minimum(np.arange(_whole(count, ROWS)), count - 1) * SLICE
-    rest = step, widened(weight), bias, place, out
+    rest = step, readable(weight), bias, place, out
     groups = -(-len(bias) // (GROUP * COLUMNS))
     parallel(_panels, groups, work * len(bias) // PER_NUMBER, places, count, inputs, *rest)
 
@@ -125,7 +125,7 @@ def _panels(start: int, stop: int, places: np.ndarray, count: int, *rest: Any) -
     floats = {"packed": points * size, "outputs": points * wide, "taps": 9 * LANES * COLUMNS, "tile": OUT * OUT * GROUP * COLUMNS}
     held = tuple(scratch(name, count) for name, count in floats.items())
     span, steps = (start * GROUP, min(stop * GROUP, len(bias) // COLUMNS)), (step, size, SLICE * COLUMNS, wide)
-    args = steps, inputs, places, weight.reshape(-1), bias, held, (*place, count), out
+    args = steps, inputs, places, source(weight), bias, held, (*place, count), out
     _groups(span, weight.shape[:2], *args)
 
 
@@ -155,13 +155,13 @@ def transformed_weight(weight: np.ndarray, side: int) -> np.ndarray:
     many, channels = weight.shape[:2]
     panels = -(-many // COLUMNS)
     out = np.empty((side * side, panels, channels, COLUMNS), dtype=np.float32)
-    parallel(_weights, panels, side * side * weight.size, widened(weight), side, out)
+    parallel(_weights, panels, side * side * weight.size, readable(weight), side, out)
     return out
 
 
 def _weights(start: int, stop: int, weight: np.ndarray, side: int, out: np.ndarray) -> None:
     taps, size = scratch("taps", 9 * LANES * COLUMNS), (*weight.shape[:2], side)
-    _whole_weights(start, stop, weight.reshape(-1), size, taps, out.reshape(-1), out[0].size)
+    _whole_weights(start, stop, source(weight), size, taps, out.reshape(-1), out[0].size)
 
 
 @jit

@@ -10,7 +10,7 @@ import numpy as np
 
 from refdiff.kernels.cpu.common import jit, part
 from refdiff.kernels.cpu.product import gather_columns
-from refdiff.kernels.cpu.vector import TILE, combination
+from refdiff.kernels.cpu.vector import TILE, bytes_of, combination
 
 OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile, and points
 # Of a picture that is first doubled, a tile sees half as many pixels, each twice: one point is then 0 for every picture.
@@ -111,15 +111,16 @@ def _tile_in(source, steps, deep, half, target, step, side):
 def _transform_weights(weight, size, panel, first, deep, taps, out, step):
     """out[point,c] = G g G^T for a panel of columns and the channels first..first+deep; the columns beyond the last are 0.
 
-    Shapes: [O,C,3,3] in flat memory and its `size` (O, C, points along a side) -> [points,deep,columns], `step` floats from point
-    to point; `taps` holds [LANES,9,columns] in between
+    Shapes: [O,C,3,3] at an address and of a kind, `weight`, and its `size` (O, C, points along a side) -> [points,deep,columns],
+    `step` floats from point to point; `taps` holds [LANES,9,columns] in between
     """
     width, column = 9 * size[1], panel * COLUMNS
+    flat, kind = weight
     half = np.empty((SIDE, 3, LANES), np.float32)
     for c in range(0, deep, LANES):
         many = min(LANES, deep - c)
-        start = weight.ctypes.data + 4 * (column * width + 9 * (first + c))
-        gather_columns(start, width, size[0] - column, 9 * many, taps.ctypes.data)
+        start = flat + bytes_of(kind) * (column * width + 9 * (first + c))
+        gather_columns(start, width, size[0] - column, 9 * many, np.int64(taps.ctypes.data), kind)
         _weights_in(taps, many, half, out[c * COLUMNS :], step, size[2])
 
 
