@@ -41,4 +41,4 @@ def latents_of(pipe: Pipeline, request: Request, streams: Streams) -> Array:
 
 def on_device(pipe: Pipeline, values: np.ndarray) -> Array:
     """The same in the pipeline's precision, where it computes."""
-    return to_device(values.astype(pipe.dtype), pipe.device)
+    return to_device(values.astype(pipe.precision), pipe.device)

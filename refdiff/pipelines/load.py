@@ -13,6 +13,7 @@ import numpy as np
 from refdiff.checkpoints import open_component
 from refdiff.checkpoints.component import open_config
 from refdiff.checkpoints.folder import read_model_index
+from refdiff.checkpoints.tensor_file import narrow_bfloat16
 from refdiff.core import primitive
 from refdiff.core.params import Leaf, Params, flatten, flatten_declaration, tree
 from refdiff.errors import BadRequest
@@ -22,14 +23,14 @@ from refdiff.text import Tokenizer
 from refdiff.weights_path import weights_dir
 from refdiff.xp import Array, to_device
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "bfloat16")
 EMBEDDED = "embedded"
 # Of a model without a refdiff.json.
 DEFAULTS: Mapping[str, Any] = {"steps": 20, "guidance": 7.5, "eta": None, "example": "", "latent_colours": []}
 SAMPLE = 1 << 16  # bytes of each end of a file that go into its fingerprint
 
 
-WIDENING = ("fast", "cpu", "float32")  # kernels, device and dtype that take float16 weights as they are
+WIDENING = ("fast", "cpu")  # kernels and device that take weights of two bytes a number as they are
 Convert = Callable[[Leaf, np.ndarray], Array]
 
 
@@ -37,10 +38,11 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
     """Open every component of a text-to-image model, its weights in `dtype` on `device`.
 
     The fast kernels widen float16 as they use it, so there it stays as it is stored. With `low_memory` each network is in memory
-    only while it works: the bits are the same.
+    only while it works: the bits are the same. In "bfloat16" matrices and kernels of convolutions are rounded to that, two bytes
+    a number; the rest, and all sums, are float32.
 
-    Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels, and for low memory
-        without the fast kernels in float32
+    Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels, for bfloat16 without the
+        fast kernels on the cpu, and for low memory without those in float32 or bfloat16
     """
     if dtype not in DTYPES:
         raise BadRequest(f'unknown dtype "{dtype}": choose one of {", ".join(DTYPES)}')
@@ -49,8 +51,10 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
     to_device(np.zeros(1, dtype=np.float32), device)  # an unknown device is refused before anything is read
     if kernels == "fast":
         import refdiff.kernels.cpu  # noqa: F401 - registers
-    if low_memory and (kernels, device, dtype) != WIDENING:
+    if low_memory and (dtype == "float64" or (kernels, device) != WIDENING):
         raise BadRequest("low memory needs the fast kernels, in float32 on the cpu: leave it out, or what says otherwise")
+    if dtype == "bfloat16" and (kernels, device) != WIDENING:
+        raise BadRequest("bfloat16 needs the fast kernels on the cpu: leave it out, or what says otherwise")
     folder = model_folder(path_or_name)
     read_model_index(folder)
     convert = conversion(kernels=kernels, device=device, dtype=dtype)
@@ -88,11 +92,13 @@ def conversion(*, kernels: str, device: str, dtype: str) -> Convert:
 
     Matrices and kernels of convolutions in float16 stay so where the kernels widen them as they use them.
     """
-    if (kernels, device, dtype) != WIDENING:
+    if dtype == "float64" or (kernels, device) != WIDENING:
         return lambda leaf, a: to_device(np.asarray(a, dtype=dtype), device)
-    from refdiff.kernels.cpu.halves import widened
+    from refdiff.kernels.cpu.halves import BFLOAT16, widened
 
     def convert(leaf: Leaf, a: np.ndarray) -> Array:
+        if leaf.init == "weight" and dtype == "bfloat16":
+            return narrow_bfloat16(widened(a) if a.dtype == np.float16 else a).view(BFLOAT16)
         if a.dtype != np.float16:
             return np.asarray(a, dtype=np.float32)
         return a if leaf.init == "weight" else widened(a)

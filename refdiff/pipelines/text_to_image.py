@@ -100,6 +100,11 @@ class Pipeline:
             return Output(pictures(self, latents), latents, recipe_of(self, request))
 
     @property
+    def precision(self) -> str:
+        """The dtype of latents: float32 where only weights are narrower."""
+        return "float32" if self.dtype == "bfloat16" else self.dtype
+
+    @property
     def downscale(self) -> int:
         """Pixels along each side of one latent pixel."""
         return self.vae.config.downscale
@@ -113,7 +118,7 @@ def text_to_image(pipe: Pipeline, request: Request) -> Iterator[Step]:
     """
     sampler, streams = sampler_of(pipe, request), Streams(request.rng, request.seeds)
     first = streams.normal(request.latent_shape) if request.latents is None else request.latents
-    x = to_device(first.astype(pipe.dtype), pipe.device)
+    x = to_device(first.astype(pipe.precision), pipe.device)
     yield from denoising(pipe, request, sampler, x, streams, start=0)
 
 

@@ -64,6 +64,25 @@ def test_what_stays_float16(narrow):
             assert dtypes(component.params) == {np.dtype(other.get("dtype", "float32"))}
 
 
+def test_bfloat16_draws_what_weights_rounded_to_it_draw(wide, tmp_path):
+    brain = stored_as("bfloat16", wide, tmp_path / "brain")  # whose numbers are bfloat16's already
+    want = refdiff.load(brain)("a cat", **HOW)
+    for how in ({}, {"low_memory": True}):
+        pipe = refdiff.load(brain, dtype="bfloat16", **how)
+        got = pipe("a cat", **HOW)
+        np.testing.assert_array_equal(got.latents, want.latents)
+        assert got.recipe["dtype"] == "bfloat16"
+        assert got.latents.dtype == np.float32
+        assert {dtype.itemsize for dtype in dtypes(pipe.unet.params)} == {2, 4}
+    exact, rounded = (refdiff.load(wide, dtype=dtype)("a cat", **HOW).latents for dtype in ("float32", "bfloat16"))
+    assert 1e-4 < np.linalg.norm(rounded - exact) / np.linalg.norm(exact) < 0.1
+
+
+def test_bfloat16_is_refused_where_nothing_is_widened(wide):
+    with pytest.raises(BadRequest, match="bfloat16 needs the fast kernels"):
+        refdiff.load(wide, dtype="bfloat16", kernels="spec")
+
+
 def test_networks_are_there_only_while_they_work(narrow, monkeypatch):
     pipe, alive, seen = refdiff.load(narrow, low_memory=True), {}, []
     for name in NETWORKS:
