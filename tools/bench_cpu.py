@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("model", type=Path, help="a Stable Diffusion 1.x folder")
     parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--size", type=int, nargs="+", default=[512], help="pixels along one side, default 512")
-    parser.add_argument("--dtype", default="float32", choices=["float32"])
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--without", nargs="*", default=[], choices=PROGRAMS, help="programs to leave out")
     parser.add_argument("--out", type=Path, help="the folder for the page and the raw numbers")

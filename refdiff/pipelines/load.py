@@ -94,14 +94,12 @@ def conversion(*, kernels: str, device: str, dtype: str) -> Convert:
     """
     if dtype == "float64" or (kernels, device) != WIDENING:
         return lambda leaf, a: to_device(np.asarray(a, dtype=dtype), device)
-    from refdiff.kernels.cpu.halves import BFLOAT16, widened
+    from refdiff.kernels.cpu.halves import BFLOAT16
 
     def convert(leaf: Leaf, a: np.ndarray) -> Array:
         if leaf.init == "weight" and dtype == "bfloat16":
-            return narrow_bfloat16(widened(a) if a.dtype == np.float16 else a).view(BFLOAT16)
-        if a.dtype != np.float16:
-            return np.asarray(a, dtype=np.float32)
-        return a if leaf.init == "weight" else widened(a)
+            return narrow_bfloat16(a).view(BFLOAT16)
+        return a if leaf.init == "weight" and a.dtype == np.float16 else np.asarray(a, dtype=np.float32)
 
     return convert
 

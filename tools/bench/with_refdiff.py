@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-import refdiff.kernels.cpu  # noqa: F401 - registers
 from refdiff.checkpoints import open_component
+from refdiff.checkpoints.tensor_file import narrow_bfloat16
 from refdiff.core import primitive
 from refdiff.core.params import map_arrays
+from refdiff.kernels.cpu.halves import BFLOAT16
 from refdiff.models import unet, vae
 from refdiff.training.loop import State, update
 from refdiff.training.optimizer import flatten_vector
@@ -24,12 +25,20 @@ def prepare(work: str, model: Path, size: int, dtype: str) -> Callable[[], np.nd
     if work == "train":
         return training(model, size)
     config, stored = open_component(model, work)
-    params = map_arrays(lambda a: np.asarray(a, dtype=dtype), stored)
+    params = map_arrays(lambda a: weight(a, dtype), stored)
+    numbers = "float32" if dtype == "bfloat16" else dtype
     if work == "vae":
-        latents = vae_inputs(size).astype(dtype)
+        latents = vae_inputs(size).astype(numbers)
         return lambda: vae.decode(params, config, latents)
-    latents, context = (a.astype(dtype) for a in unet_inputs(size))
+    latents, context = (a.astype(numbers) for a in unet_inputs(size))
     return lambda: unet.unet(params, config, latents, np.array([TIME, TIME]), context)
+
+
+def weight(a: np.ndarray, dtype: str) -> np.ndarray:
+    """As `refdiff.load` has it in that dtype: in bfloat16 only matrices and kernels of convolutions."""
+    if dtype == "bfloat16":
+        return np.asarray(a, dtype="float32") if a.ndim == 1 else narrow_bfloat16(a).view(BFLOAT16)
+    return np.asarray(a, dtype=dtype)
 
 
 def training(model: Path, batch_size: int) -> Callable[[], np.ndarray]:
