@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -21,8 +22,21 @@ from refdiff.kernels.cpu.vector import float_of_bits
 _njit: Any = numba.njit  # whose declared options leave these out
 _OPTIONS = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy"}
 _KEPT = {"cache": True, "no_cfunc_wrapper": True, **_OPTIONS}
-jit = _njit(**_KEPT)
-part = _njit(**_KEPT, no_cpython_wrapper=True)
+_SOURCES = [path.stat() for path in Path(__file__).parent.glob("*.py")]
+_STAMP = max(found.st_mtime_ns for found in _SOURCES), sum(found.st_size for found in _SOURCES)
+
+
+def _kept(options: dict) -> Callable:
+    def compiled(function: Callable) -> Any:
+        """Kept on disk until any kernel's source changes: Numba looks at the function's own file, not at what it calls."""
+        dispatcher = _njit(**options)(function)
+        dispatcher._cache._cache_file._source_stamp = _STAMP
+        return dispatcher
+
+    return compiled
+
+
+jit, part = _kept(_KEPT), _kept({**_KEPT, "no_cpython_wrapper": True})
 inline = _njit(**_OPTIONS, inline="always")
 THREADS = int(os.environ.get("REFDIFF_THREADS", os.cpu_count() or 1))
 SMALL = 1 << 20  # numbers below which a second thread costs more than it gives: to wake it takes 0.2 ms on a virtual machine
