@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import PER_NUMBER, jit, parallel, part, scratch
-from refdiff.kernels.cpu.product import COLUMNS, DEPTH, LANES, ROWS
-from refdiff.kernels.cpu.vector import copy_row, multiply_tile, transpose_square
+from refdiff.kernels.cpu.common import ONE, PER_NUMBER, jit, parallel, part, scratch
+from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS, transpose
+from refdiff.kernels.cpu.vector import copy_row, multiply_tile
 
 
 def weight_gradient(g: np.ndarray, x: np.ndarray, places: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -36,30 +36,16 @@ def _panels(start: int, stop: int, g: np.ndarray, *rest: np.ndarray) -> None:
 @jit
 def _sum_over_rows(start, stop, g, x, places, columns, lines, out, turned, packed):
     """The panels start..stop of `out`, whose rows and columns are whole tiles."""
-    width = out.shape[1]
+    many, width = g.shape[1], out.shape[1]
     turned_at, lines_at, packed_at, out_at = turned.ctypes.data, lines.ctypes.data, packed.ctypes.data, out.ctypes.data
     for k in range(0, len(g), DEPTH):
         deep = min(DEPTH, len(g) - k)
-        _turn(g[k : k + deep], turned)
+        transpose(np.int64(g.ctypes.data + 4 * k * many), many, deep, many, np.int64(turned_at), np.int64(DEPTH), ONE)
         for p in range(start, stop):
             _pack_windows(x, places[k : k + deep], columns[p * COLUMNS : (p + 1) * COLUMNS], packed)
             for m in range(0, len(lines), ROWS):
                 to = out_at + 4 * (m * width + p * COLUMNS)
                 multiply_tile(turned_at, lines_at + 8 * m, packed_at, deep, (to, width), (to, width))
-
-
-@part
-def _turn(g, turned):
-    """turned[m DEPTH + k] = g[k,m], by transposed squares."""
-    depth, many = g.shape
-    deep, wide = depth - depth % LANES, many - many % LANES
-    g_at, turned_at = g.ctypes.data, turned.ctypes.data
-    for m in range(0, wide, LANES):
-        for k in range(0, deep, LANES):
-            transpose_square(g_at + 4 * (k * many + m), many, turned_at + 4 * (m * DEPTH + k), DEPTH)
-    for m in range(many):
-        for k in range(deep if m < wide else 0, depth):
-            turned[m * DEPTH + k] = g[k, m]
 
 
 @part
