@@ -138,7 +138,7 @@ def tiles_piece(setting: Setting, given: Given) -> Made:
 
 def inputs(setting: Setting, shapes: Mapping[str, tuple[int, ...]]) -> tuple[np.ndarray, ...]:
     """Numbers of these shapes in the setting's precision."""
-    return tuple(numbers(name, shape).astype(setting.pipe.dtype) for name, shape in shapes.items())
+    return tuple(numbers(name, shape).astype(setting.pipe.precision) for name, shape in shapes.items())
 
 
 def shown(piece: str, given: Mapping[str, np.ndarray]) -> Made:

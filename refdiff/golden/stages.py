@@ -67,7 +67,7 @@ class Setting:
 
     def array(self, x: np.ndarray) -> Array:
         """A tensor where the model is, real numbers in its precision."""
-        return to_device(x.astype(self.pipe.dtype) if x.dtype.kind == "f" else x, self.pipe.device)
+        return to_device(x.astype(self.pipe.precision) if x.dtype.kind == "f" else x, self.pipe.device)
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,6 @@ EMBEDDED = "embedded"
 # Of a model without a refdiff.json.
 DEFAULTS: Mapping[str, Any] = {"steps": 20, "guidance": 7.5, "eta": None, "example": "", "latent_colours": []}
 SAMPLE = 1 << 16  # bytes of each end of a file that go into its fingerprint
-
-
-WIDENING = ("fast", "cpu")  # kernels and device that take weights of two bytes a number as they are
 Convert = Callable[[Leaf, np.ndarray], Array]
 
 
@@ -51,13 +48,14 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
     to_device(np.zeros(1, dtype=np.float32), device)  # an unknown device is refused before anything is read
     if kernels == "fast":
         import refdiff.kernels.cpu  # noqa: F401 - registers
-    if low_memory and (dtype == "float64" or (kernels, device) != WIDENING):
-        raise BadRequest("low memory needs the fast kernels, in float32 on the cpu: leave it out, or what says otherwise")
-    if dtype == "bfloat16" and (kernels, device) != WIDENING:
-        raise BadRequest("bfloat16 needs the fast kernels on the cpu: leave it out, or what says otherwise")
+    widening = (kernels, device) == ("fast", "cpu") and dtype != "float64"
+    if low_memory and not widening:
+        raise BadRequest("low memory needs the fast kernels, in float32 or bfloat16 on the cpu: leave out what says otherwise")
+    if dtype == "bfloat16" and not widening:
+        raise BadRequest("bfloat16 needs the fast kernels on the cpu: leave out what says otherwise")
     folder = model_folder(path_or_name)
     read_model_index(folder)
-    convert = conversion(kernels=kernels, device=device, dtype=dtype)
+    convert = conversion(device=device, dtype=dtype, widening=widening)
     components = {name: open_on(folder, name, convert, kept=not low_memory) for name in ("text_encoder", "unet", "vae")}
     tokenizer = Tokenizer.from_folder(folder / "tokenizer")
     check_parts(folder, {name: component.config for name, component in components.items()}, tokenizer)
@@ -87,12 +85,12 @@ def model_folder(path_or_name: Path | str | None) -> Path:
     raise BadRequest(f'there is no model "{path_or_name}": name a folder in the diffusers layout, or leave --model out')
 
 
-def conversion(*, kernels: str, device: str, dtype: str) -> Convert:
+def conversion(*, device: str, dtype: str, widening: bool) -> Convert:
     """How what lies in a file becomes what a network takes; memory-mapped where it is that already.
 
-    Matrices and kernels of convolutions in float16 stay so where the kernels widen them as they use them.
+    Where the kernels widen matrices and kernels of convolutions as they use them, those in float16 stay so.
     """
-    if dtype == "float64" or (kernels, device) != WIDENING:
+    if not widening:
         return lambda leaf, a: to_device(np.asarray(a, dtype=dtype), device)
     from refdiff.kernels.cpu.halves import BFLOAT16
 

@@ -22,7 +22,7 @@ def calls(draw):
     causal = draw(st.booleans())
     batch, heads, depth = draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.sampled_from([1, 8, 15, 40]))
     queries = draw(COUNTS)
-    keys = queries if causal else draw(COUNTS)
+    keys = draw(COUNTS)
     spread = draw(st.sampled_from([0.1, 1.0, 10.0, 1e3]))
     q = draw(reals((batch, queries, heads * depth), F32, spread))
     k, v = (draw(reals((batch, keys, heads * depth), F32)) for _ in range(2))
@@ -56,6 +56,22 @@ def test_what_it_leaves_to_the_specification():
     for arrays, scale in (((q, q, q), -1.0), ((q[:, :0], q, q), 1.0), ((q, q[:, :0], q[:, :0]), 1.0)):
         with pytest.raises(Unsupported):
             module.attention(*arrays, heads=1, scale=scale, causal=False)
+
+
+@pytest.mark.parametrize(("queries", "keys", "values"), [
+    ((2, 3, 4), (1, 3, 4), (1, 3, 4)), ((1, 3, 4), (2, 3, 4), (2, 3, 4)), ((1, 3, 4), (1, 3, 4), (1, 2, 4)),
+    ((1, 3, 3), (1, 3, 3), (1, 3, 3)), ((1, 3, 4), (1, 3, 8), (1, 3, 8)),
+])  # fmt: skip
+def test_shapes_that_do_not_fit_are_left_too(queries, keys, values):
+    with pytest.raises(Unsupported, match="do not fit"):
+        module.attention(*(np.ones(shape, F32) for shape in (queries, keys, values)), heads=2, scale=1.0, causal=False)
+
+
+def test_what_is_not_seen_has_no_part_even_in_infinities():
+    q = np.full((1, 3, 2), -np.inf, F32)
+    v = np.ones((1, 3, 2), F32)
+    got = module.attention(q, np.ones_like(v), v, heads=1, scale=1.0, causal=True)
+    assert np.isnan(got).all()  # as of 0 / 0: nothing of what comes later
 
 
 def test_nan_in_one_query_or_value_stays_where_it_belongs():

@@ -99,16 +99,20 @@ import numpy as np
 
 numba.njit(lambda: 0)()  # Numba asks for the processor once, and is told the truth
 features = llvmlite.binding.get_host_cpu_features
-llvmlite.binding.get_host_cpu_features = lambda: {sys.argv[1]: True}
+llvmlite.binding.get_host_cpu_features = lambda: {sys.argv[1]: True, "f16c": True}
 from refdiff.kernels.cpu import vector
 
 llvmlite.binding.get_host_cpu_features = features
 from refdiff.kernels.cpu import attention, linear, winograd
+from refdiff.kernels.cpu.halves import BFLOAT16
 
 assert vector.TILE == {**vector.TILES, "plain": vector.PLAIN}[sys.argv[1]]
 rng = np.random.default_rng(0)
 x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((37, 50), (45, 50), (45,)))
 assert np.abs(linear.linear(x, w, b) - (x.astype(float) @ w.T.astype(float) + b)).max() < 1e-4
+half, brain = w.astype(np.float16), (w.view(np.uint32) >> 16).astype(np.uint16)
+for weight, wide in ((half, half.astype(np.float32)), (brain.view(BFLOAT16), (brain.astype(np.uint32) << 16).view(np.float32))):
+    np.testing.assert_array_equal(linear.linear(x, weight, b), linear.linear(x, wide, b))
 image, kernel = rng.standard_normal((1, 33, 34, 30)).astype(np.float32), rng.standard_normal((35, 33, 3, 3)).astype(np.float32)
 y = winograd.conv3x3(image, kernel, b[:35], padding=(1, 1, 1, 1))
 padded = np.pad(image.astype(float), ((0, 0), (0, 0), (1, 1), (1, 1)))

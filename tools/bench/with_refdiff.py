@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from refdiff.checkpoints import open_component
-from refdiff.checkpoints.tensor_file import narrow_bfloat16
+import refdiff.kernels.cpu  # noqa: F401 - registers
 from refdiff.core import primitive
-from refdiff.core.params import map_arrays
-from refdiff.kernels.cpu.halves import BFLOAT16
 from refdiff.models import unet, vae
+from refdiff.pipelines.load import conversion, open_on
 from refdiff.training.loop import State, update
 from refdiff.training.optimizer import flatten_vector
 from tools.bench.inputs import TIME, unet_inputs, vae_inputs
@@ -24,21 +22,15 @@ def prepare(work: str, model: Path, size: int, dtype: str) -> Callable[[], np.nd
     primitive.set_mode("spec" if dtype == "float64" else "fast")
     if work == "train":
         return training(model, size)
-    config, stored = open_component(model, work)
-    params = map_arrays(lambda a: weight(a, dtype), stored)
+    convert = conversion(device="cpu", dtype=dtype, widening=dtype != "float64")
+    component = open_on(model, work, convert, kept=True)
+    config, params = component.config, component.params
     numbers = "float32" if dtype == "bfloat16" else dtype
     if work == "vae":
         latents = vae_inputs(size).astype(numbers)
         return lambda: vae.decode(params, config, latents)
     latents, context = (a.astype(numbers) for a in unet_inputs(size))
     return lambda: unet.unet(params, config, latents, np.array([TIME, TIME]), context)
-
-
-def weight(a: np.ndarray, dtype: str) -> np.ndarray:
-    """As `refdiff.load` has it in that dtype: in bfloat16 only matrices and kernels of convolutions."""
-    if dtype == "bfloat16":
-        return np.asarray(a, dtype="float32") if a.ndim == 1 else narrow_bfloat16(a).view(BFLOAT16)
-    return np.asarray(a, dtype=dtype)
 
 
 def training(model: Path, batch_size: int) -> Callable[[], np.ndarray]:

@@ -33,7 +33,7 @@ from refdiff.kernels.cpu.vector_softmax import (
 
 ROWS, COLUMNS, LANES = TILE
 QUERIES, KEYS = 8 * COLUMNS, 240  # of a block, whose keys and values stay in the second cache, a panel of its scores in the first
-LEAST = np.float32(-3.0e38)  # before any score
+LEAST, NEVER = np.float32(-3.0e38), np.float32(-np.inf)  # before any score, and of a key that is not seen
 
 
 @jit
@@ -94,6 +94,8 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     require_float32(q, k, v)
     if scale < 0 or q.size == 0 or k.size == 0:
         raise Unsupported("a negative scale, or nothing to attend to")
+    if len(q) != len(k) or q.shape[2] != k.shape[2] or k.shape != v.shape or k.shape[2] % heads:
+        raise Unsupported(f"shapes that do not fit: {q.shape}, {k.shape}, {v.shape} for {heads} heads")
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, count, width = k.shape
     values = result(batch * heads, width // heads, count)
@@ -175,16 +177,16 @@ def _soften(scores: Any, many: Any, shift: Any, tops: Any, sums: Any) -> None:
     _hide(scores, hidden, many, shift)
     copy_row(tops, tops + 4 * COLUMNS)
     largest_of_columns(scores, many, tops)
-    powers_of_columns(tops + 4 * COLUMNS, 1, tops, sums)
+    powers_of_columns(tops + 4 * COLUMNS, 1, tops, sums)  # whose sum the next call replaces
     powers_of_columns(scores, many, tops, sums)
 
 
 @part
 def _hide(scores: Any, first: Any, many: Any, shift: Any) -> None:
-    """Make the scores of keys that a query does not see, from the key `first` on, so low that their powers are 0."""
+    """The scores of keys that a query does not see, from the key `first` on: their powers are 0."""
     for s in range(first, many):
         for j in range(min(s + shift, COLUMNS)):
-            put_float(LEAST, scores + 4 * (s * COLUMNS + j))
+            put_float(NEVER, scores + 4 * (s * COLUMNS + j))
 
 
 def attention_vjp(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import threading
@@ -22,15 +23,15 @@ from refdiff.kernels.cpu.vector import float_of_bits
 _njit: Any = numba.njit  # whose declared options leave these out
 _OPTIONS = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy"}
 _KEPT = {"cache": True, "no_cfunc_wrapper": True, **_OPTIONS}
-_SOURCES = [path.stat() for path in Path(__file__).parent.glob("*.py")]
-_STAMP = max(found.st_mtime_ns for found in _SOURCES), sum(found.st_size for found in _SOURCES)
+_STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).digest()
 
 
 def _kept(options: dict) -> Callable:
     def compiled(function: Callable) -> Any:
         """Kept on disk until any kernel's source changes: Numba looks at the function's own file, not at what it calls."""
         dispatcher = _njit(**options)(function)
-        dispatcher._cache._cache_file._source_stamp = _STAMP
+        file = dispatcher._cache._cache_file
+        file._source_stamp = file._source_stamp, _STAMP
         return dispatcher
 
     return compiled

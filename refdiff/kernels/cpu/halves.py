@@ -8,7 +8,7 @@ import numpy as np
 
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu.common import address
-from refdiff.kernels.cpu.vector import PLAIN, TILE
+from refdiff.kernels.cpu.vector import CONVERTS
 
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has none: the upper half of a float32, under a name that no other array has
 # What tells a compiled kernel, by its type, which numbers it reads: vector.NUMBERS.
@@ -22,7 +22,7 @@ def readable(weight: np.ndarray) -> np.ndarray:
     """
     if weight.dtype not in KINDS:
         raise Unsupported(f"dtype {weight.dtype}")
-    return weight.astype(np.float32) if weight.dtype == np.float16 and TILE == PLAIN else weight
+    return weight.astype(np.float32) if weight.dtype == np.float16 and not CONVERTS else weight
 
 
 def source(weight: np.ndarray) -> tuple[int, Any]:

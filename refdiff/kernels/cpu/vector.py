@@ -32,7 +32,9 @@ def tile_of(features: dict[str, bool]) -> Tile:
     return next((tile for name, tile in TILES.items() if features.get(name)), PLAIN)
 
 
-TILE = tile_of(dict(llvmlite.binding.get_host_cpu_features()))
+FEATURES = dict(llvmlite.binding.get_host_cpu_features())
+TILE = tile_of(FEATURES)
+CONVERTS = any(FEATURES.get(name) for name in ("f16c", "avx512f", "neon"))  # float16 to float32, in one instruction
 FLOAT, INDEX = ir.FloatType(), ir.IntType(64)
 VECTOR = FLOAT if TILE.lanes == 1 else ir.VectorType(FLOAT, TILE.lanes)
 

@@ -42,7 +42,7 @@ def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any, sums: An
     """
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        tops = _row(builder, args[2])
+        tops = _loaded(builder, args[2])
 
         def step(places: list, sums: list) -> list:
             exponents = [builder.fsub(_load(builder, place), top) for place, top in zip(places, tops, strict=True)]
@@ -68,7 +68,7 @@ def _by_columns(operation: str) -> Any:
                 _store(builder, getattr(builder, operation)(_load(builder, place), other), place)
             return others
 
-        _over_rows(builder, args[0], args[1], _row(builder, args[2]), step)
+        _over_rows(builder, args[0], args[1], _loaded(builder, args[2]), step)
         return context.get_dummy_value()
 
     def change(typing: Any, address: Any, rows: Any, others: Any) -> Any:
@@ -90,7 +90,7 @@ def _add_to_scaled(typing: Any, address: Any, rows: Any, factors: Any, added: An
                 _store(builder, builder.call(fused, [_load(builder, place), factor, _load(builder, other)]), place)
             return factors
 
-        _over_rows(builder, args[0], args[1], _row(builder, args[2]), step)
+        _over_rows(builder, args[0], args[1], _loaded(builder, args[2]), step)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), emit
@@ -144,7 +144,7 @@ def _places(builder: ir.IRBuilder, address: Any) -> list:
     return [builder.gep(_pointer(builder, address, FLOAT), [INDEX(j)]) for j in range(0, TILE.columns, TILE.lanes)]
 
 
-def _row(builder: ir.IRBuilder, address: Any) -> list:
+def _loaded(builder: ir.IRBuilder, address: Any) -> list:
     return [_load(builder, place) for place in _places(builder, address)]
 
 
