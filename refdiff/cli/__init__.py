@@ -22,6 +22,7 @@ from refdiff.cli.pictures import (
     save_preview,
     save_step,
 )
+from refdiff.version import __version__
 
 DONE, NO, WRONG, INTERRUPTED = 0, 1, 2, 3
 PASSED = (
@@ -78,7 +79,7 @@ def _complain(message: str) -> int:
     modules=("refdiff.cli.golden",),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-@click.version_option(package_name="refdiff", prog_name="refdiff")
+@click.version_option(__version__, prog_name="refdiff")
 def refdiff() -> None:
     """Stable Diffusion written out in NumPy: draw, inspect, train, and find the bug of a port.
 

@@ -17,10 +17,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from refdiff import cli
+from refdiff.version import __version__
 from refdiff.weights_path import weights_dir
 
 PROMPT = "a large red circle on a yellow background"
-COMMAND = [sys.executable, "-c", "from refdiff.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "refdiff"]
 
 
 @pytest.fixture
@@ -230,6 +231,11 @@ def test_every_help_shows_an_example(command):
     result = CliRunner().invoke(cli.refdiff, [*command, "--help"], prog_name="refdiff")
     assert result.exit_code == 0
     assert "Example: refdiff" in result.output
+
+
+def test_it_runs_as_a_module_too():
+    found = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
+    assert found.stdout == f"refdiff, version {__version__}\n"
 
 
 def test_interrupt_leaves_no_half_written_file(tmp_path):

@@ -31,6 +31,7 @@ TABLE: dict[str, set[str]] = {
     "kernels": {"ops", "core", "xp"},
     "cli": EVERYTHING | {"load", "use_kernels", "use_threads", "__version__"},  # refdiff's own
     "__init__": EVERYTHING | {"cli"},
+    "__main__": {"cli"},
 }
 UPSTREAM = {"accelerate", "diffusers", "torch", "transformers"}
 HOMES_OF_UPSTREAM = ("tools/", "tests/parity/")
