@@ -20,6 +20,7 @@ from refdiff.kernels.cpu.common import (
     require_float32,
     scratch,
 )
+from refdiff.kernels.cpu.halves import FLOAT32
 from refdiff.kernels.cpu.product import gather_columns, transpose
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, put_float
@@ -31,7 +32,7 @@ from refdiff.kernels.cpu.vector_softmax import (
     scale_columns,
 )
 
-ROWS, COLUMNS, LANES = TILE
+ROWS, COLUMNS, _ = TILE
 QUERIES, KEYS = 8 * COLUMNS, 240  # of a block, whose keys and values stay in the second cache, a panel of its scores in the first
 LEAST, NEVER = np.float32(-3.0e38), np.float32(-np.inf)  # before any score, and of a key that is not seen
 
@@ -113,7 +114,7 @@ def _turn(start, stop, v, values):
     heads = width // depth
     for h in range(start, stop):
         source = v.ctypes.data + 4 * (h // heads * count * width + h % heads * depth)
-        transpose(source, width, count, depth, values.ctypes.data + 4 * h * depth * count, count, ONE)
+        transpose(source, width, count, depth, values.ctypes.data + 4 * h * depth * count, count, FLOAT32)
 
 
 def _attend(start: int, stop: int, parts: tuple, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
@@ -133,30 +134,30 @@ def _stream(start, stop, sizes, causal, at):
     blocks, heads, queries, count, depth, rows = sizes
     q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, out = at
     factor, least, zeros, width = lines, lines + 4 * COLUMNS, (lines + 8 * COLUMNS, 0), heads * depth
-    size, whole = 4 * depth * COLUMNS, 4 * rows * COLUMNS  # bytes of a panel, and of its sums before the row of their divisors
+    whole = 4 * rows * COLUMNS  # bytes of a panel's sums, after which the row of their divisors lies
     for item in range(start, stop):
         h, first = item // blocks, item % blocks * QUERIES
         batch, feature, many = h // heads, h % heads * depth, min(QUERIES, queries - first)
         place, head = 4 * ((batch * queries + first) * width + feature), 4 * (batch * count * width + feature)
         for p in range(0, many, COLUMNS):
-            gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + p // COLUMNS * size, ONE)
-            scale_columns(panel + p // COLUMNS * size, depth, factor)
+            gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + 4 * p * depth, FLOAT32)
+            scale_columns(panel + 4 * p * depth, depth, factor)
             copy_row(least, tops + 8 * p)
         for s in range(0, min(count, first + many) if causal else count, KEYS):
             seen = min(KEYS, count - s)
             for p in range(0, many, COLUMNS):
-                shift, top, to = s - first - p, tops + 8 * p, sums + p // COLUMNS * (whole + 4 * COLUMNS)
+                shift, top, to = s - first - p, tops + 8 * p, sums + 4 * p * (rows + 1)
                 new = fresh if s else to
                 if not causal or shift < COLUMNS:
-                    _tiles(keys + head, places + 8 * s, seen, panel + p // COLUMNS * size, depth, zeros, scores)
+                    _tiles(keys + head, places + 8 * s, seen, panel + 4 * p * depth, depth, zeros, scores)
                     _soften(scores, seen, shift if causal else -count, top, new + whole)
                     _tiles(values + 4 * (h * depth * count + s), steps, rows, scores, seen, zeros, new)
                     if s:
                         add_to_scaled(to, rows + 1, top + 4 * COLUMNS, fresh)
         for p in range(0, many, COLUMNS):
-            to = sums + p // COLUMNS * (whole + 4 * COLUMNS)
+            to = sums + 4 * p * (rows + 1)
             divide_columns(to, depth, to + whole)
-            transpose(to, np.int64(COLUMNS), depth, min(many - p, COLUMNS), out + place + 4 * p * width, width, ONE)
+            transpose(to, np.int64(COLUMNS), depth, min(many - p, COLUMNS), out + place + 4 * p * width, width, FLOAT32)
 
 
 @part

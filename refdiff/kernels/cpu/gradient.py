@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import ONE, PER_NUMBER, jit, parallel, part, scratch
+from refdiff.kernels.cpu.common import PER_NUMBER, jit, parallel, part, scratch
+from refdiff.kernels.cpu.halves import FLOAT32
 from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS, transpose
 from refdiff.kernels.cpu.vector import copy_row, multiply_tile
 
@@ -40,7 +41,7 @@ def _sum_over_rows(start, stop, g, x, places, columns, lines, out, turned, packe
     turned_at, lines_at, packed_at, out_at = turned.ctypes.data, lines.ctypes.data, packed.ctypes.data, out.ctypes.data
     for k in range(0, len(g), DEPTH):
         deep = min(DEPTH, len(g) - k)
-        transpose(np.int64(g.ctypes.data + 4 * k * many), many, deep, many, np.int64(turned_at), np.int64(DEPTH), ONE)
+        transpose(np.int64(g.ctypes.data + 4 * k * many), many, deep, many, np.int64(turned_at), np.int64(DEPTH), FLOAT32)
         for p in range(start, stop):
             _pack_windows(x, places[k : k + deep], columns[p * COLUMNS : (p + 1) * COLUMNS], packed)
             for m in range(0, len(lines), ROWS):

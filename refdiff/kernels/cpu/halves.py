@@ -12,7 +12,8 @@ from refdiff.kernels.cpu.vector import CONVERTS
 
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has none: the upper half of a float32, under a name that no other array has
 # What tells a compiled kernel, by its type, which numbers it reads: vector.NUMBERS.
-KINDS = {np.dtype(np.float32): np.float32(0), np.dtype(np.float16): np.int16(0), BFLOAT16: np.uint16(0)}
+FLOAT32 = np.float32(0)
+KINDS = {np.dtype(np.float32): FLOAT32, np.dtype(np.float16): np.int16(0), BFLOAT16: np.uint16(0)}
 
 
 def readable(weight: np.ndarray) -> np.ndarray:

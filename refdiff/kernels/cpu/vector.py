@@ -64,7 +64,7 @@ def _emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any
     begin = [_load(builder, pointer) for pointer in _vectors(builder, base)]
     sums = _loop(builder, lines, right, depth, begin)
     for pointer, value in zip(_vectors(builder, out), sums, strict=True):
-        builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+        _store(builder, value, pointer)
     return context.get_dummy_value()
 
 
@@ -167,7 +167,7 @@ def _row(builder: ir.IRBuilder, start: Any, step: Any, i: int) -> Any:
 
 def _sum(builder: ir.IRBuilder, terms: list[tuple[float, Any]]) -> Any:
     """The sum of coefficient * vector, in the order given."""
-    fused = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), FUSED)
+    fused = _fused(builder)
     (first, total), *others = terms
     total = total if first == 1 else builder.fmul(_constant(first), total)
     for factor, value in others:
@@ -192,7 +192,7 @@ def _emit_copy(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -
     places = [INDEX(j) for j in range(0, TILE.columns, TILE.lanes)]
     row = [_load(builder, builder.gep(source, [place])) for place in places]
     for place, value in zip(places, row, strict=True):
-        builder.store(value, builder.bitcast(builder.gep(target, [place]), VECTOR.as_pointer()), align=4)
+        _store(builder, value, builder.gep(target, [place]))
     return context.get_dummy_value()
 
 
@@ -243,7 +243,7 @@ def _loop(builder: ir.IRBuilder, lines: list, right: Any, depth: Any, begin: lis
     sums = [_phi(builder, VECTOR, value, before) for value in begin]
     panel = builder.gep(right, [builder.mul(k, INDEX(TILE.columns))])
     factors = [_load(builder, builder.gep(panel, [INDEX(j)])) for j in range(0, TILE.columns, TILE.lanes)]
-    fused = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), FUSED)
+    fused = _fused(builder)
     more: list = []
     for line in lines:
         spread = _spread(builder, builder.load(builder.gep(line, [k])))
@@ -260,6 +260,10 @@ def _loop(builder: ir.IRBuilder, lines: list, right: Any, depth: Any, begin: lis
 
 
 FUSED = "llvm.fma.f32" if TILE.lanes == 1 else f"llvm.fma.v{TILE.lanes}f32"  # a product and a sum with one rounding
+
+
+def _fused(builder: ir.IRBuilder) -> Any:
+    return get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), FUSED)
 
 
 def _phi(builder: ir.IRBuilder, kind: Any, value: Any, block: Any) -> Any:
@@ -281,6 +285,10 @@ def _pointer(builder: ir.IRBuilder, address: Any, kind: Any) -> Any:
 
 def _load(builder: ir.IRBuilder, pointer: Any) -> Any:
     return builder.load(builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+
+
+def _store(builder: ir.IRBuilder, value: Any, pointer: Any) -> None:
+    builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
 
 
 def _spread(builder: ir.IRBuilder, value: Any) -> Any:

@@ -13,7 +13,7 @@ from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
-from refdiff.kernels.cpu.vector import FLOAT, FUSED, INDEX, TILE, VECTOR, _constant, _load, _phi, _pointer
+from refdiff.kernels.cpu.vector import FLOAT, INDEX, TILE, VECTOR, _constant, _fused, _load, _phi, _pointer, _store
 
 
 def _largest_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
@@ -82,7 +82,7 @@ def _add_to_scaled(typing: Any, address: Any, rows: Any, factors: Any, added: An
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         apart = builder.sub(args[3], args[0])
-        fused = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), FUSED)
+        fused = _fused(builder)
 
         def step(places: list, factors: list) -> list:
             for place, factor in zip(places, factors, strict=True):
@@ -109,7 +109,7 @@ def _powers_of_two(builder: ir.IRBuilder, exponents: list) -> list:
     low = _constant(-127)  # of which the bits are those of 0
     kind = "llvm.rint.f32" if TILE.lanes == 1 else f"llvm.rint.v{TILE.lanes}f32"
     rounded = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR]), kind)
-    fused = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), FUSED)
+    fused = _fused(builder)
     exponents = [builder.select(builder.fcmp_ordered("<", t, low), low, t) for t in exponents]
     whole = [builder.call(rounded, [t]) for t in exponents]
     rest = [builder.fsub(t, n) for t, n in zip(exponents, whole, strict=True)]
@@ -124,13 +124,11 @@ def _powers_of_two(builder: ir.IRBuilder, exponents: list) -> list:
 
 def _over_rows(builder: ir.IRBuilder, address: Any, rows: Any, begin: list, step: Callable[[list, list], list]) -> list:
     """What step(the places of a row's vectors, the vectors so far) gives after so many rows."""
-    start = _pointer(builder, address, FLOAT)
     before, body, after = builder.block, builder.append_basic_block("rows"), builder.append_basic_block("rows.end")
     builder.branch(body)
     builder.position_at_end(body)
     i, held = _phi(builder, INDEX, INDEX(0), before), [_phi(builder, VECTOR, value, before) for value in begin]
-    line = builder.gep(start, [builder.mul(i, INDEX(TILE.columns))])
-    found = step([builder.gep(line, [INDEX(j)]) for j in range(0, TILE.columns, TILE.lanes)], held)
+    found = step(_places(builder, builder.add(address, builder.mul(i, INDEX(4 * TILE.columns)))), held)
     more = builder.add(i, INDEX(1))
     for phi, value in zip([i, *held], [more, *found], strict=True):
         phi.add_incoming(value, body)
@@ -146,7 +144,3 @@ def _places(builder: ir.IRBuilder, address: Any) -> list:
 
 def _loaded(builder: ir.IRBuilder, address: Any) -> list:
     return [_load(builder, place) for place in _places(builder, address)]
-
-
-def _store(builder: ir.IRBuilder, value: Any, place: Any) -> None:
-    builder.store(value, builder.bitcast(place, VECTOR.as_pointer()), align=4)
