@@ -18,6 +18,7 @@ from refdiff.errors import BadRequest
 from refdiff.xp import Array, array_module
 
 MODES = ("spec", "fast")
+PRODUCTS = ("float32", "bfloat16")
 
 
 class Unsupported(Exception):
@@ -77,6 +78,7 @@ KERNELS: dict[tuple[str, str], Callable] = {}
 FALLBACKS: dict[tuple[str, str], int] = {}
 PRIMITIVES: dict[str, Primitive] = {}
 _MODE = "spec"
+_PRODUCTS = "float32"
 Note = Callable[[Primitive, tuple, float, str], None]
 _NOTE: Note | None = None
 _VARIABLE: Any = None  # set by tape.py, which alone knows variables
@@ -103,15 +105,16 @@ def register_kernel(name: str, module_name: str, kernel: Callable) -> None:
     KERNELS[(name, module_name)] = kernel
 
 
-def set_mode(mode: str) -> None:
-    """Choose "spec" or "fast" for every call that follows.
+def set_mode(mode: str, products: str = "float32") -> None:
+    """Choose "spec" or "fast" for every call that follows, and what kernels multiply: "float32", or "bfloat16" with float32 sums.
 
-    Raises: BadRequest for any other word.
+    Raises: BadRequest for any other word
     """
-    global _MODE
-    if mode not in MODES:
-        raise BadRequest(f'unknown kernels "{mode}": choose one of {", ".join(MODES)}')
-    _MODE = mode
+    global _MODE, _PRODUCTS
+    for word, words, what in ((mode, MODES, "kernels"), (products, PRODUCTS, "products")):
+        if word not in words:
+            raise BadRequest(f'unknown {what} "{word}": choose one of {", ".join(words)}')
+    _MODE, _PRODUCTS = mode, products
 
 
 def get_mode() -> str:
@@ -119,15 +122,20 @@ def get_mode() -> str:
     return _MODE
 
 
+def products() -> str:
+    """What kernels multiply, "float32" or "bfloat16"."""
+    return _PRODUCTS
+
+
 @contextmanager
-def mode(name: str) -> Iterator[None]:
+def mode(name: str, products: str = "float32") -> Iterator[None]:
     """The mode `name` inside a with block, the earlier one after it."""
-    before = _MODE
-    set_mode(name)
+    before = _MODE, _PRODUCTS
+    set_mode(name, products)
     try:
         yield
     finally:
-        set_mode(before)
+        set_mode(*before)
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from refdiff.kernels.cpu.common import (
 from refdiff.kernels.cpu.halves import FLOAT32
 from refdiff.kernels.cpu.product import gather_columns, transpose
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.vector import TILE, copy_row, multiply_tile, put_float
+from refdiff.kernels.cpu.tile import multiply_tile
+from refdiff.kernels.cpu.vector import TILE, copy_row, put_float
 from refdiff.kernels.cpu.vector_softmax import (
     add_to_scaled,
     divide_columns,
@@ -151,7 +152,7 @@ def _stream(start, stop, sizes, causal, at):
                 if not causal or shift < COLUMNS:
                     _tiles(keys + head, places + 8 * s, seen, panel + 4 * p * depth, depth, zeros, scores)
                     _soften(scores, seen, shift if causal else -count, top, new + whole)
-                    _tiles(values + 4 * (h * depth * count + s), steps, rows, scores, seen, zeros, new)
+                    _tiles(values + 4 * (h * depth * count + s), steps, depth, scores, seen, zeros, new)
                     if s:
                         add_to_scaled(to, rows + 1, top + 4 * COLUMNS, fresh)
         for p in range(0, many, COLUMNS):
@@ -164,7 +165,7 @@ def _stream(start, stop, sizes, causal, at):
 def _tiles(a, rows, many, b, depth, zeros, out):
     """out = A B for `many` rows of A and a panel of columns; all are addresses, as multiply_tile has them."""
     for i in range(0, many, ROWS):
-        multiply_tile(a, rows + 8 * i, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS))
+        multiply_tile(a, rows + 8 * i, many - i, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS), FLOAT32)
 
 
 @inline

@@ -12,7 +12,8 @@ import numpy as np
 from refdiff.kernels.cpu.common import PER_NUMBER, jit, parallel, part, scratch
 from refdiff.kernels.cpu.halves import FLOAT32
 from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS, transpose
-from refdiff.kernels.cpu.vector import copy_row, multiply_tile
+from refdiff.kernels.cpu.tile import multiply_tile
+from refdiff.kernels.cpu.vector import copy_row
 
 
 def weight_gradient(g: np.ndarray, x: np.ndarray, places: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -46,7 +47,7 @@ def _sum_over_rows(start, stop, g, x, places, columns, lines, out, turned, packe
             _pack_windows(x, places[k : k + deep], columns[p * COLUMNS : (p + 1) * COLUMNS], packed)
             for m in range(0, len(lines), ROWS):
                 to = out_at + 4 * (m * width + p * COLUMNS)
-                multiply_tile(turned_at, lines_at + 8 * m, packed_at, deep, (to, width), (to, width))
+                multiply_tile(turned_at, lines_at + 8 * m, many - m, packed_at, deep, (to, width), (to, width), FLOAT32)
 
 
 @part

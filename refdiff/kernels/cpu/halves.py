@@ -1,4 +1,4 @@
-"""Weights of two bytes a number, float16 or bfloat16, which kernels widen to float32 as they pack them."""
+"""Numbers of two bytes: weights of float16 or bfloat16, and activations that become bfloat16 where such are multiplied."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 
 from refdiff.core.primitive import Unsupported
-from refdiff.kernels.cpu.common import address
-from refdiff.kernels.cpu.vector import CONVERTS
+from refdiff.kernels.cpu.common import address, jit, parallel, scratch
+from refdiff.kernels.cpu.tile import narrow_vector
+from refdiff.kernels.cpu.vector import CONVERTS, TILE
 
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has none: the upper half of a float32, under a name that no other array has
 # What tells a compiled kernel, by its type, which numbers it reads: vector.NUMBERS.
 FLOAT32 = np.float32(0)
-KINDS = {np.dtype(np.float32): FLOAT32, np.dtype(np.float16): np.int16(0), BFLOAT16: np.uint16(0)}
+PAIR = np.uint16(0)
+KINDS = {np.dtype(np.float32): FLOAT32, np.dtype(np.float16): np.int16(0), BFLOAT16: PAIR}
+CHUNK = 16 * TILE.lanes  # numbers that are narrowed at a time
 
 
 def readable(weight: np.ndarray) -> np.ndarray:
@@ -29,3 +32,26 @@ def readable(weight: np.ndarray) -> np.ndarray:
 def source(weight: np.ndarray) -> tuple[int, Any]:
     """The address of a contiguous array and the kind of its numbers; the caller keeps it alive."""
     return address(weight), KINDS[weight.dtype]
+
+
+def narrowed(x: np.ndarray, name: str = "narrowed") -> np.ndarray:
+    """The bits of the bfloat16 nearest to each float32 of flat memory; lent, to this thread until it asks for that name again.
+
+    Shapes: [N] -> [N]
+    """
+    chunks = -(-x.size // CHUNK)
+    out = scratch(name, chunks * CHUNK // 2).view(np.uint16)
+    whole = x.size // CHUNK
+    parallel(_narrow, whole, x.size, address(x), address(out))
+    if whole < chunks:
+        rest = np.zeros(CHUNK, dtype=np.float32)
+        rest[: x.size - whole * CHUNK] = x[whole * CHUNK :]
+        _narrow(0, 1, address(rest), address(out) + 2 * whole * CHUNK)
+    return out[: x.size]
+
+
+@jit
+def _narrow(start, stop, source, target):
+    """The chunks start..stop; addresses."""
+    for i in range(start * CHUNK, stop * CHUNK, TILE.lanes):
+        narrow_vector(source + 4 * i, target + 2 * i)

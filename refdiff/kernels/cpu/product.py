@@ -10,25 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refdiff.core import primitive
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
-from refdiff.kernels.cpu.halves import source
+from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, narrowed, source
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.vector import (
-    TILE,
-    bytes_of,
-    copy_row,
-    integer_at,
-    move_number,
-    multiply_tile,
-    put_float,
-    transpose_square,
-)
+from refdiff.kernels.cpu.tile import multiply_tile, pair_rows
+from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, integer_at, move_number, put_float, transpose_square
 
 ROWS, COLUMNS, LANES = TILE
-DEPTH = 384  # of one step: a panel of so many rows stays in the first cache
+DEPTH = 384  # of one step, in float32 or pairs of bfloat16: a panel of so many rows stays in the first cache
 STRIPE = 96  # rows of `a` in one step, whose sums stay in the second cache
-PACKED = 1 << 16  # floats of packed columns in one step, which stay there too
+PACKED = 1 << 16  # floats or pairs of packed columns in one step, which stay there too
 SLICE = 8  # channels whose windows are packed at a time
 NOTHING = np.float32(0)
 WHOLE = np.zeros(1, dtype=np.int64)  # the starts of one segment, from the beginning of a row
@@ -48,9 +41,12 @@ class Weight(NamedTuple):
 def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray | None) -> np.ndarray:
     """The product as the module says it; every number is summed in one order, from the bias on, whatever the number of threads.
 
+    Where products of bfloat16 are asked for, `a` and the weight are rounded to it, unless an odd depth leaves a number without its
+    pair.
     Shapes: [?], [M], [S], [N,S,K], [N] -> [M,N]
     """
     count, (columns, segments, depth) = len(rows), weight.shape
+    in_pairs = primitive.products() == "bfloat16" and depth % 2 == 0
     panels, stripes = -(-columns // COLUMNS), -(-count // ROWS)
     first = np.zeros(panels * COLUMNS, dtype=np.float32)
     if bias is not None:
@@ -59,7 +55,8 @@ def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight,
     places[:count] = rows
     out = result(stripes * ROWS, panels * COLUMNS)
     work = count * columns * segments * depth // PER_NUMBER
-    args = a, places, np.ascontiguousarray(starts, dtype=np.int64), weight, first, out
+    factors = narrowed(a) if in_pairs else a
+    args = factors, places, count, np.ascontiguousarray(starts, dtype=np.int64), weight, first, out
     if panels >= 2 * common.THREADS:
         parallel(_by_panels, panels, work, *args)
     else:
@@ -72,45 +69,70 @@ def _by_panels(start: int, stop: int, a: np.ndarray, rows: np.ndarray, *rest: An
 
 
 def _by_rows(start: int, stop: int, a: np.ndarray, rows: np.ndarray, *rest: Any) -> None:
-    _part((start * ROWS, stop * ROWS), (0, rest[3].shape[1] // COLUMNS), a, rows, *rest)
+    _part((start * ROWS, stop * ROWS), (0, rest[4].shape[1] // COLUMNS), a, rows, *rest)
 
 
-def _part(
-    lines: tuple, panels: tuple, a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, *rest: np.ndarray
-) -> None:
+def _part(lines: tuple, panels: tuple, a: np.ndarray, rows: np.ndarray, count: int, starts: np.ndarray, *rest: Any) -> None:
     """These rows and panels of a product."""
-    bias, out = rest
+    weight, bias, out = rest
     _, segments, depth = weight.shape
-    block = max(PACKED // (min(depth, DEPTH) * COLUMNS), 1)
-    packed = scratch("packed", min(block, panels[1] - panels[0]) * segments * depth * COLUMNS)
+    words = 4 // a.itemsize  # numbers in the four bytes that one step of a tile takes
+    block = max(PACKED // (min(depth // words, DEPTH) * COLUMNS), 1)
+    many = min(block, panels[1] - panels[0])
+    packed = scratch("packed", (many + words - 1) * segments * depth * COLUMNS // words)
     spare = address(scratch("columns", SLICE * segments * COLUMNS))
-    at = address(a), address(rows), address(starts), address(bias), address(out), out.shape[1]
-    _product(lines, (*panels, block), at, (*source(weight.flat), weight.shape, weight.steps), spare, address(packed))
+    at = address(a), address(rows), count, address(starts), address(bias), address(out), out.shape[1]
+    steps = weight.steps
+    paired = weight.flat.dtype == BFLOAT16 and steps[2] == 1 and steps[0] % 2 == steps[1] % 2 == 0
+    stored = *source(weight.flat), weight.shape, steps
+    _product(lines, (*panels, block), at, stored, spare, address(packed), PAIR if words == 2 else FLOAT32, paired)
 
 
 @jit
-def _product(lines, panels, at, weight, spare, packed):
+def _product(lines, panels, at, weight, spare, packed, kind, paired):
     """The rows `lines`, (first, last), and panels `panels`, (first, last, so many at a time), of the result, whole tiles.
 
-    `at`: the addresses of a, rows, starts, bias and the result, and the floats of one of its rows.
+    `at`: the addresses of a, rows, how many rows there are, those of starts, bias and the result, and the floats of one of its
+    rows. `kind` says, by its type, what is multiplied, as multiply_tile has it; `paired`, whether the weight lies in pairs.
     """
-    a, rows, starts, bias, out, width = at
+    a, rows, count, starts, bias, out, width = at
+    number = bytes_of(kind)
+    words = 4 // number
     segments, depth = weight[2][1], weight[2][2]
-    size = 4 * segments * depth * COLUMNS  # bytes of a packed panel
+    size = 4 * segments * depth // words * COLUMNS  # bytes of a packed panel
     for p0 in range(panels[0], panels[1], panels[2]):
         p1 = min(p0 + panels[2], panels[1])
         for p in range(p0, p1):
-            _pack(weight, p, spare, packed + (p - p0) * size)
+            if words == 1:
+                _pack(weight, p, spare, packed + (p - p0) * size)
+            else:
+                _pack_pairs(weight, p, spare, packed + (p - p0) * size, paired)
         for m0 in range(lines[0], lines[1], STRIPE):
             for s in range(segments):
-                for k in range(0, depth, DEPTH):
-                    deep, begin = min(DEPTH, depth - k), s == 0 and k == 0
-                    left, right = a + 4 * (integer_at(starts + 8 * s) + k), packed + 4 * (s * depth + k) * COLUMNS
+                for k in range(0, depth, DEPTH * words):
+                    deep, begin = min(DEPTH * words, depth - k), s == 0 and k == 0
+                    left, right = a + number * (integer_at(starts + 8 * s) + k), packed + number * (s * depth + k) * COLUMNS
                     for m in range(m0, min(m0 + STRIPE, lines[1]), ROWS):
                         for p in range(p0, p1):
                             to = out + 4 * (m * width + p * COLUMNS)
                             base, step = (bias + 4 * p * COLUMNS, 0) if begin else (to, width)
-                            multiply_tile(left, rows + 8 * m, right + (p - p0) * size, deep, (base, step), (to, width))
+                            panel = right + (p - p0) * size
+                            multiply_tile(left, rows + 8 * m, count - m, panel, deep // words, (base, step), (to, width), kind)
+
+
+@part
+def _pack_pairs(weight, panel, spare, packed, paired):
+    """The same as pairs of bfloat16 that follow one another in k; there must be room for a panel of float32."""
+    flat, kind, (columns, segments, depth), (column, segment, place) = weight
+    if paired:
+        first, left = flat + 2 * panel * COLUMNS * column, columns - panel * COLUMNS
+        for s in range(segments):
+            to = packed + 2 * s * depth * COLUMNS
+            gather_columns(first + 2 * s * segment, column // 2, left, depth // 2, to, FLOAT32)  # a pair is moved as if it were one
+    else:
+        _pack(weight, panel, spare, packed)
+        for i in range(segments * depth // 2):
+            pair_rows(packed + 8 * i * COLUMNS, packed + 4 * i * COLUMNS)
 
 
 @part

@@ -1,6 +1,7 @@
-"""What is written for the processor's vectors: a tile of a matrix product held in registers, and small fixed sums of vectors.
+"""What is written for the processor's vectors: small fixed sums of them, transpositions, and numbers of other widths.
 
-Numba compiles loops well, but keeps no block of sums in registers; so these are built from LLVM's instructions.
+Numba compiles loops well, but holds nothing in registers as it is told to; so these are built from LLVM's instructions, as is the
+tile of a matrix product in tile.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numba.extending import intrinsic
 
 
 class Tile(NamedTuple):
-    """Rows and columns of a tile, and the floats of a vector; columns are a multiple of the vector."""
+    """Most rows and columns of a tile, and the floats of a vector; columns are a multiple of the vector."""
 
     rows: int
     columns: int
@@ -35,37 +36,15 @@ def tile_of(features: dict[str, bool]) -> Tile:
 FEATURES = dict(llvmlite.binding.get_host_cpu_features())
 TILE = tile_of(FEATURES)
 CONVERTS = any(FEATURES.get(name) for name in ("f16c", "avx512f", "neon"))  # float16 to float32, in one instruction
-FLOAT, INDEX = ir.FloatType(), ir.IntType(64)
-VECTOR = FLOAT if TILE.lanes == 1 else ir.VectorType(FLOAT, TILE.lanes)
+FLOAT, INDEX, WORD = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 
 
-def _multiply_tile(typing: Any, a: Any, rows: Any, b: Any, depth: Any, base: Any, out: Any) -> Any:
-    """One tile of a product, out = base + A B: A's rows lie anywhere, B is [depth,columns], one number after the other.
-
-    `a`, `rows` and `b` are addresses, for arrays handed on in a loop would be counted there; the caller keeps the arrays alive.
-    `rows` holds, as int64, how many floats after `a` each row of the tile begins. `base` and `out` are an address, and the step
-    from row to row in floats: with 0 the same row of `base` is for all, such as a bias.
-
-    Math: out[i,j] = base[i,j] + sum over k of a[rows[i] + k] b[k columns + j], in the order of k, each product and its sum
-        rounded once
-    """
-    place = types.UniTuple(types.int64, 2)
-    return types.void(*[types.int64] * 4, place, place), _emit
+def several(one: ir.Type, count: int = TILE.lanes) -> ir.Type:
+    """The type of so many numbers at once."""
+    return one if count == 1 else ir.VectorType(one, count)
 
 
-multiply_tile: Any = intrinsic(_multiply_tile)
-
-
-def _emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-    a, rows, b, depth, base, out = args
-    left, right = _pointer(builder, a, FLOAT), _pointer(builder, b, FLOAT)
-    first = _pointer(builder, rows, INDEX)
-    lines = [builder.gep(left, [builder.load(builder.gep(first, [INDEX(i)]))]) for i in range(TILE.rows)]
-    begin = [_load(builder, pointer) for pointer in _vectors(builder, base)]
-    sums = _loop(builder, lines, right, depth, begin)
-    for pointer, value in zip(_vectors(builder, out), sums, strict=True):
-        _store(builder, value, pointer)
-    return context.get_dummy_value()
+VECTOR = several(FLOAT)
 
 
 def combination(*matrices: Any) -> Any:
@@ -134,17 +113,18 @@ def _number(builder: ir.IRBuilder, address: Any, kind: Any, count: int) -> Any:
     """So many numbers from an address on, as float32; a bfloat16 is the upper half of one."""
     size, stored = NUMBERS[kind]
 
-    def several(one: ir.Type) -> ir.Type:
-        return one if count == 1 else ir.VectorType(one, count)
-
-    value = builder.load(_pointer(builder, address, several(stored)), align=size)
+    value = builder.load(_pointer(builder, address, several(stored, count)), align=size)
     if stored == FLOAT:
         return value
     if stored == ir.HalfType():
-        return builder.fpext(value, several(FLOAT))
-    word = several(ir.IntType(32))
-    shift = ir.Constant(word, 16 if count == 1 else [16] * count)
-    return builder.bitcast(builder.shl(builder.zext(value, word), shift), several(FLOAT))
+        return builder.fpext(value, several(FLOAT, count))
+    word = several(WORD, count)
+    return builder.bitcast(builder.shl(builder.zext(value, word), _word(word, 16)), several(FLOAT, count))
+
+
+def _word(kind: ir.Type, value: int) -> Any:
+    """A constant of that type of words, one or several."""
+    return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
 
 def _bytes_of(typing: Any, kind: Any) -> Any:
@@ -234,31 +214,6 @@ def _integer_at(typing: Any, source: Any) -> Any:
 integer_at: Any = intrinsic(_integer_at)
 
 
-def _loop(builder: ir.IRBuilder, lines: list, right: Any, depth: Any, begin: list) -> list:
-    """The sums after `depth` steps, one vector a row and `lanes` columns."""
-    before, body, after = builder.block, builder.append_basic_block("tile"), builder.append_basic_block("tile.end")
-    builder.cbranch(builder.icmp_signed(">", depth, INDEX(0)), body, after)
-    builder.position_at_end(body)
-    k = _phi(builder, INDEX, INDEX(0), before)
-    sums = [_phi(builder, VECTOR, value, before) for value in begin]
-    panel = builder.gep(right, [builder.mul(k, INDEX(TILE.columns))])
-    factors = [_load(builder, builder.gep(panel, [INDEX(j)])) for j in range(0, TILE.columns, TILE.lanes)]
-    fused = _fused(builder)
-    more: list = []
-    for line in lines:
-        spread = _spread(builder, builder.load(builder.gep(line, [k])))
-        more += [builder.call(fused, [spread, factor, sums[len(more) + j]]) for j, factor in enumerate(factors)]
-    step = builder.add(k, INDEX(1))
-    for phi, value in zip([k, *sums], [step, *more], strict=True):
-        phi.add_incoming(value, builder.block)
-    builder.cbranch(builder.icmp_signed("<", step, depth), body, after)
-    builder.position_at_end(after)
-    ends = [_phi(builder, VECTOR, value, before) for value in begin]
-    for phi, value in zip(ends, more, strict=True):
-        phi.add_incoming(value, body)
-    return ends
-
-
 FUSED = "llvm.fma.f32" if TILE.lanes == 1 else f"llvm.fma.v{TILE.lanes}f32"  # a product and a sum with one rounding
 
 
@@ -272,13 +227,6 @@ def _phi(builder: ir.IRBuilder, kind: Any, value: Any, block: Any) -> Any:
     return phi
 
 
-def _vectors(builder: ir.IRBuilder, place: Any) -> list:
-    """Pointers to every vector of a tile that lies in an array."""
-    start, step = _pointer(builder, builder.extract_value(place, 0), FLOAT), builder.extract_value(place, 1)
-    lines = [builder.gep(start, [builder.mul(step, INDEX(i))]) for i in range(TILE.rows)]
-    return [builder.gep(line, [INDEX(j)]) for line in lines for j in range(0, TILE.columns, TILE.lanes)]
-
-
 def _pointer(builder: ir.IRBuilder, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
@@ -289,15 +237,6 @@ def _load(builder: ir.IRBuilder, pointer: Any) -> Any:
 
 def _store(builder: ir.IRBuilder, value: Any, pointer: Any) -> None:
     builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
-
-
-def _spread(builder: ir.IRBuilder, value: Any) -> Any:
-    """A vector of which every float is `value`."""
-    if TILE.lanes == 1:
-        return value
-    nothing = ir.Constant(VECTOR, ir.Undefined)
-    one = builder.insert_element(nothing, value, ir.IntType(32)(0))
-    return builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(ir.IntType(32), TILE.lanes), [0] * TILE.lanes))
 
 
 def _float_of_bits(typing: Any, bits: Any) -> Any:

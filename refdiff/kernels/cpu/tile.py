@@ -1,0 +1,212 @@
+"""A tile of a matrix product, whose sums stay in registers, of float32 or of pairs of bfloat16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
+
+from refdiff.kernels.cpu.vector import (
+    FEATURES,
+    FLOAT,
+    INDEX,
+    NUMBERS,
+    TILE,
+    VECTOR,
+    WORD,
+    _fused,
+    _load,
+    _phi,
+    _pointer,
+    _store,
+    _word,
+    several,
+)
+
+PAIRS = bool(FEATURES.get("avx512bf16"))  # whether the processor multiplies pairs of bfloat16, two numbers where it has one float32
+# A tile has the first of these numbers of rows that is enough: a few rows would else cost as much as many.
+HEIGHTS = tuple(-(-TILE.rows * part // 3) for part in (1, 2, 3))
+
+
+class _BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite does not know."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+BFLOAT = _BFloat()
+
+
+def _multiply_tile(typing: Any, a: Any, rows: Any, many: Any, b: Any, depth: Any, base: Any, out: Any, kind: Any) -> Any:
+    """One tile of a product, out = base + A B: A's rows lie anywhere, B is [depth,columns], one after the other.
+
+    `a`, `rows` and `b` are addresses, for arrays handed on in a loop would be counted there; the caller keeps the arrays alive.
+    `rows` holds, as int64, how many numbers after `a` each row of the tile begins; the tile has at least `many` rows, at most
+    TILE.rows, and as many as the next of HEIGHTS. `base` and `out` are an address, and the step from row to row in floats: with 0
+    the same row of `base` is for all, such as a bias.
+
+    `kind` says, by its type, what is multiplied: float32, or as uint16 bfloat16, of which two that follow one another in k lie
+    side by side in A and in B; `depth` then counts pairs.
+
+    Math: out[i,j] = base[i,j] + sum over k of a[rows[i] + k] b[k,j], in the order of k. Of float32 each product and its sum are
+        rounded once; of bfloat16 the sums are float32
+    """
+    place = types.UniTuple(types.int64, 2)
+    return types.void(*[types.int64] * 5, place, place, kind), _emit
+
+
+multiply_tile: Any = intrinsic(_multiply_tile)
+
+
+def _emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+    a, rows, many, b, depth, base, out, _ = args
+    size = NUMBERS[signature.args[-1]].size
+    end = builder.append_basic_block("tile.done")
+    for height in HEIGHTS:
+        here = builder.append_basic_block("tile.rows")
+        if height == HEIGHTS[-1]:
+            builder.branch(here)
+        else:
+            others = builder.append_basic_block("tile.more")
+            builder.cbranch(builder.icmp_signed("<=", many, INDEX(height)), here, others)
+        builder.position_at_end(here)
+        first = _pointer(builder, rows, INDEX)
+        starts = [builder.load(builder.gep(first, [INDEX(i)])) for i in range(height)]
+        lines = [_pointer(builder, builder.add(a, builder.mul(start, INDEX(size))), WORD if size == 2 else FLOAT) for start in starts]
+        begin = [_load(builder, pointer) for pointer in _vectors(builder, base, height)]
+        sums = _loop(builder, lines, b, depth, begin, _add_pairs if size == 2 else _add_products)
+        for pointer, value in zip(_vectors(builder, out, height), sums, strict=True):
+            _store(builder, value, pointer)
+        builder.branch(end)
+        if height != HEIGHTS[-1]:
+            builder.position_at_end(others)
+    builder.position_at_end(end)
+    return context.get_dummy_value()
+
+
+def _loop(builder: ir.IRBuilder, lines: list, b: Any, depth: Any, begin: list, add: Any) -> list:
+    """The sums after `depth` steps, one vector a row and `lanes` columns; add(builder, number, factors, sums) gives a row's."""
+    before, body, after = builder.block, builder.append_basic_block("tile"), builder.append_basic_block("tile.end")
+    builder.cbranch(builder.icmp_signed(">", depth, INDEX(0)), body, after)
+    builder.position_at_end(body)
+    k = _phi(builder, INDEX, INDEX(0), before)
+    sums = [_phi(builder, VECTOR, value, before) for value in begin]
+    panel = builder.gep(_pointer(builder, b, FLOAT), [builder.mul(k, INDEX(TILE.columns))])
+    factors = [_load(builder, builder.gep(panel, [INDEX(j)])) for j in range(0, TILE.columns, TILE.lanes)]
+    more: list = []
+    for line in lines:
+        more += add(builder, builder.load(builder.gep(line, [k])), factors, sums[len(more) : len(more) + len(factors)])
+    step = builder.add(k, INDEX(1))
+    for phi, value in zip([k, *sums], [step, *more], strict=True):
+        phi.add_incoming(value, builder.block)
+    builder.cbranch(builder.icmp_signed("<", step, depth), body, after)
+    builder.position_at_end(after)
+    ends = [_phi(builder, VECTOR, value, before) for value in begin]
+    for phi, value in zip(ends, more, strict=True):
+        phi.add_incoming(value, body)
+    return ends
+
+
+def _add_products(builder: ir.IRBuilder, number: Any, factors: list, sums: list) -> list:
+    """sums + number factors."""
+    spread, fused = _spread(builder, number, FLOAT), _fused(builder)
+    return [builder.call(fused, [spread, factor, total]) for factor, total in zip(factors, sums, strict=True)]
+
+
+def _add_pairs(builder: ir.IRBuilder, pair: Any, factors: list, sums: list) -> list:
+    """sums + the products of both numbers of a pair; where the processor has no products of bfloat16, of what they are widened to."""
+    if PAIRS:
+        vector = ir.VectorType(BFLOAT, 2 * TILE.lanes)
+        dot = get_or_insert_function(
+            builder.module, ir.FunctionType(VECTOR, [VECTOR, vector, vector]), f"llvm.x86.avx512bf16.dpbf16ps.{32 * TILE.lanes}"
+        )
+        spread = builder.bitcast(_spread(builder, pair, WORD), vector)
+        return [builder.call(dot, [total, spread, builder.bitcast(f, vector)]) for f, total in zip(factors, sums, strict=True)]
+    for part in (_first_of_pair, _second_of_pair):
+        number = builder.bitcast(part(builder, pair, WORD), FLOAT)
+        several_factors = [builder.bitcast(part(builder, builder.bitcast(f, several(WORD)), several(WORD)), VECTOR) for f in factors]
+        sums = _add_products(builder, number, several_factors, sums)
+    return sums
+
+
+def _first_of_pair(builder: ir.IRBuilder, pairs: Any, kind: Any) -> Any:
+    """The bits of float32 of the number in the lower half."""
+    return builder.shl(pairs, _word(kind, 16))
+
+
+def _second_of_pair(builder: ir.IRBuilder, pairs: Any, kind: Any) -> Any:
+    return builder.and_(pairs, _word(kind, 0xFFFF0000))
+
+
+def _vectors(builder: ir.IRBuilder, place: Any, height: int) -> list:
+    """Pointers to every vector of a tile that lies in an array."""
+    start, step = _pointer(builder, builder.extract_value(place, 0), FLOAT), builder.extract_value(place, 1)
+    lines = [builder.gep(start, [builder.mul(step, INDEX(i))]) for i in range(height)]
+    return [builder.gep(line, [INDEX(j)]) for line in lines for j in range(0, TILE.columns, TILE.lanes)]
+
+
+def _spread(builder: ir.IRBuilder, value: Any, one: Any) -> Any:
+    """A vector of which every number is `value`."""
+    if TILE.lanes == 1:
+        return value
+    nothing = ir.Constant(several(one), ir.Undefined)
+    filled = builder.insert_element(nothing, value, WORD(0))
+    return builder.shuffle_vector(filled, nothing, ir.Constant(ir.VectorType(WORD, TILE.lanes), [0] * TILE.lanes))
+
+
+def _pair_rows(typing: Any, source: Any, target: Any) -> Any:
+    """target[j] = the pair of bfloat16 nearest to source[j] and source[columns + j], for the columns of a tile; addresses."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        start, out = (_pointer(builder, address, FLOAT) for address in args)
+        for j in range(0, TILE.columns, TILE.lanes):
+            one, other = (_load(builder, builder.gep(start, [INDEX(j + row)])) for row in (0, TILE.columns))
+            _store(builder, _paired(builder, one, other), builder.gep(out, [INDEX(j)]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), emit
+
+
+def _paired(builder: ir.IRBuilder, one: Any, other: Any) -> Any:
+    """The pairs of bfloat16 nearest to two vectors of float32, as a vector."""
+    first, second = (_narrowed(builder, value) for value in (one, other))
+    return builder.bitcast(builder.or_(first, builder.shl(second, _word(several(WORD), 16))), VECTOR)
+
+
+def _narrowed(builder: ir.IRBuilder, value: Any) -> Any:
+    """The bits of the bfloat16 nearest to each float32, ties to even, in the lower half of a word; NaN stays."""
+    word = several(WORD)
+    if PAIRS:
+        bits = builder.bitcast(builder.fptrunc(value, several(BFLOAT)), several(ir.IntType(16)))
+        return builder.zext(bits, word)
+    bits = builder.bitcast(value, word)
+    odd = builder.and_(builder.lshr(bits, _word(word, 16)), _word(word, 1))
+    rounded = builder.add(bits, builder.add(odd, _word(word, 0x7FFF)))
+    nan = builder.fcmp_unordered("uno", value, value)
+    return builder.lshr(builder.select(nan, builder.or_(bits, _word(word, 0x400000)), rounded), _word(word, 16))
+
+
+def _narrow_vector(typing: Any, source: Any, target: Any) -> Any:
+    """The bfloat16 nearest to each of a vector's floats at an address, written to another."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        half = several(ir.IntType(16))
+        value = builder.trunc(_narrowed(builder, _load(builder, _pointer(builder, args[0], FLOAT))), half)
+        builder.store(value, _pointer(builder, args[1], half), align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), emit
+
+
+pair_rows: Any = intrinsic(_pair_rows)
+narrow_vector: Any = intrinsic(_narrow_vector)
