@@ -35,7 +35,7 @@ from refdiff.kernels.cpu.vector_softmax import (
 )
 
 ROWS, COLUMNS, _ = TILE
-QUERIES, KEYS = 8 * COLUMNS, 240  # of a block, whose keys and values stay in the second cache, a panel of its scores in the first
+QUERIES, KEYS = 8 * COLUMNS, 240
 LEAST, NEVER = np.float32(-3.0e38), np.float32(-np.inf)  # before any score, and of a key that is not seen
 
 
@@ -132,7 +132,7 @@ def _attend(start: int, stop: int, sizes: tuple, q: np.ndarray, keys: np.ndarray
     floats = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * (rows + 1)}
     own = *(scratch(name, size) for name, size in floats.items()), scratch("fresh", (rows + 1) * COLUMNS)
     places = np.minimum(np.arange(count + ROWS), count - 1) * heads * depth, np.minimum(np.arange(rows), depth - 1) * line
-    lines = np.repeat(np.array([factor, LEAST, 0], np.float32), COLUMNS)
+    lines = np.repeat(np.array([factor, LEAST, 0, NEVER], np.float32), COLUMNS)
     at = tuple(address(x) for x in (q, keys, values, *places, lines, scratch("tops", 2 * QUERIES), *own, out))
     _stream(start, stop, (*sizes, rows), causal, at, FLOAT32 if keys.dtype == np.float32 else PAIR)
 
@@ -142,7 +142,7 @@ def _stream(start, stop, sizes, causal, at, kind):
     """The blocks of queries start..stop, numbered through the heads. `at`: addresses; `kind`: as multiply_tile has it."""
     blocks, heads, queries, count, depth, rows = sizes
     q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, out = at
-    factor, least, zeros, width = lines, lines + 4 * COLUMNS, (lines + 8 * COLUMNS, 0), heads * depth
+    factor, least, zeros, never, width = lines, lines + 4 * COLUMNS, (lines + 8 * COLUMNS, 0), lines + 12 * COLUMNS, heads * depth
     number = bytes_of(kind)
     words, line = 4 // number, count + count % 2
     whole = 4 * rows * COLUMNS  # bytes of a panel's sums, after which the row of their divisors lies
@@ -163,11 +163,9 @@ def _stream(start, stop, sizes, causal, at, kind):
                 new = fresh if s else to
                 if not causal or shift < COLUMNS:
                     _tiles(keys + head, places + 8 * s, seen, panel + 4 * p * depth, depth // words, zeros, scores, kind)
-                    _soften(scores, seen, shift if causal else -count, top, new + whole)
-                    if words == 2:
-                        if seen % 2:
-                            copy_row(zeros[0], scores + 4 * seen * COLUMNS)  # the partner of the last key
-                        _pair(scores, seen)
+                    if seen % words:
+                        copy_row(never, scores + 4 * seen * COLUMNS)  # the partner of the last key
+                    _soften(scores, seen, shift if causal else -count, top, new + whole, kind)
                     deep = -(-seen // words)
                     _tiles(values + number * (h * depth * line + s), steps, depth, scores, deep, zeros, new, kind)
                     if s:
@@ -193,18 +191,19 @@ def _pair(panel, rows):
 
 
 @inline
-def _soften(scores: Any, many: Any, shift: Any, tops: Any, sums: Any) -> None:
+def _soften(scores: Any, many: Any, shift: Any, tops: Any, sums: Any, kind: Any) -> None:
     """Turn scores into 2^(score - new top), 0 for those not seen, and (tops, .) into (new tops, 2^(top - new top)).
 
-    Query j sees the keys up to j - shift; all are addresses, `sums` of the row for the sums over keys.
+    Query j sees the keys up to j - shift; all are addresses, `sums` of the row for the sums over keys. `kind` says what the powers
+    are written as: see powers_of_columns.
     Shapes: [S,columns], [2,columns], [columns]
     """
     hidden = many if shift <= -many else max(-shift, 0)  # from here on some query does not see the key
     _hide(scores, hidden, many, shift)
     copy_row(tops, tops + 4 * COLUMNS)
     largest_of_columns(scores, many, tops)
-    powers_of_columns(tops + 4 * COLUMNS, 1, tops, sums)  # whose sum the next call replaces
-    powers_of_columns(scores, many, tops, sums)
+    powers_of_columns(tops + 4 * COLUMNS, 1, tops, sums, FLOAT32)  # whose sum the next call replaces
+    powers_of_columns(scores, many, tops, sums, kind)
 
 
 @part

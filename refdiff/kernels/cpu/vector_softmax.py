@@ -13,7 +13,23 @@ from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
-from refdiff.kernels.cpu.vector import FLOAT, INDEX, TILE, VECTOR, _constant, _fused, _load, _phi, _pointer, _store
+from refdiff.kernels.cpu.tile import _paired
+from refdiff.kernels.cpu.vector import (
+    FEATURES,
+    FLOAT,
+    INDEX,
+    TILE,
+    VECTOR,
+    WORD,
+    _constant,
+    _fused,
+    _load,
+    _phi,
+    _pointer,
+    _store,
+    _word,
+    several,
+)
 
 
 def _largest_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
@@ -22,11 +38,11 @@ def _largest_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         kept = _places(builder, args[2])
 
-        def step(places: list, tops: list) -> list:
-            values = [_load(builder, place) for place in places]
+        def step(i: Any, tops: list) -> list:
+            values = _loaded(builder, _line(builder, args[0], i))
             return [builder.select(builder.fcmp_ordered(">", v, t), v, t) for v, t in zip(values, tops, strict=True)]
 
-        found = _over_rows(builder, args[0], args[1], [_load(builder, place) for place in kept], step)
+        found = _over_rows(builder, args[1], [_load(builder, place) for place in kept], step)
         for place, value in zip(kept, found, strict=True):
             _store(builder, value, place)
         return context.get_dummy_value()
@@ -34,41 +50,54 @@ def _largest_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
     return types.void(*[types.int64] * 3), emit
 
 
-def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any, sums: Any) -> Any:
+def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any, sums: Any, kind: Any) -> Any:
     """x[i,j] = 2^(x[i,j] - tops[j]) and sums[j] = the sum of those over i, for so many rows, at least one, of a tile's columns.
 
-    No exponent is larger than 127.
-    Math: 2^t = 2^n 2^r, |r| <= 1/2; below t = -126.5 the result is 0
+    No exponent is larger than 127. `kind` says, by its type, what becomes of x: float32, or as uint16 pairs of bfloat16, in the
+    first half of its memory; then there must be one row more where the rows are odd, of what will be 0.
+    Math: 2^t = 2^n 2^r, 0 <= r < 1; far below t = -126 the result is 0
     """
+    one, paired = kind == types.float32, kind == types.uint16
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         tops = _loaded(builder, args[2])
 
-        def step(places: list, sums: list) -> list:
+        def powers(i: Any) -> tuple[list, list]:
+            places = _places(builder, _line(builder, args[0], i))
             exponents = [builder.fsub(_load(builder, place), top) for place, top in zip(places, tops, strict=True)]
-            powers = _powers_of_two(builder, exponents)
-            for place, power in zip(places, powers, strict=True):
-                _store(builder, power, place)
-            return [builder.fadd(*pair) for pair in zip(sums, powers, strict=True)]
+            return places, _powers_of_two(builder, exponents, FINE if one else COARSE)
 
-        sums = _over_rows(builder, args[0], args[1], [_constant(0.0)] * len(tops), step)
+        def step(i: Any, sums: list) -> list:
+            places, found = powers(builder.shl(i, INDEX(1)) if paired else i)
+            sums = [builder.fadd(*pair) for pair in zip(sums, found, strict=True)]
+            if paired:
+                _, others = powers(builder.add(builder.shl(i, INDEX(1)), INDEX(1)))
+                sums = [builder.fadd(*pair) for pair in zip(sums, others, strict=True)]
+                found = [_paired(builder, *pair) for pair in zip(found, others, strict=True)]
+                places = _places(builder, _line(builder, args[0], i))
+            for place, power in zip(places, found, strict=True):
+                _store(builder, power, place)
+            return sums
+
+        count = builder.lshr(builder.add(args[1], INDEX(1)), INDEX(1)) if paired else args[1]
+        sums = _over_rows(builder, count, [_constant(0.0)] * len(tops), step)
         for place, value in zip(_places(builder, args[3]), sums, strict=True):
             _store(builder, value, place)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 4), emit
+    return types.void(*[types.int64] * 4, kind), emit
 
 
 def _by_columns(operation: str) -> Any:
     """A function (address, rows, others): x[i,j] = x[i,j] operation others[j], for so many rows, at least one, of a tile."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        def step(places: list, others: list) -> list:
-            for place, other in zip(places, others, strict=True):
+        def step(i: Any, others: list) -> list:
+            for place, other in zip(_places(builder, _line(builder, args[0], i)), others, strict=True):
                 _store(builder, getattr(builder, operation)(_load(builder, place), other), place)
             return others
 
-        _over_rows(builder, args[0], args[1], _loaded(builder, args[2]), step)
+        _over_rows(builder, args[1], _loaded(builder, args[2]), step)
         return context.get_dummy_value()
 
     def change(typing: Any, address: Any, rows: Any, others: Any) -> Any:
@@ -81,16 +110,15 @@ def _add_to_scaled(typing: Any, address: Any, rows: Any, factors: Any, added: An
     """x[i,j] = factors[j] x[i,j] + y[i,j], for so many rows, at least one, of a tile's columns; `added` is y's address."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        apart = builder.sub(args[3], args[0])
         fused = _fused(builder)
 
-        def step(places: list, factors: list) -> list:
-            for place, factor in zip(places, factors, strict=True):
-                other = _pointer(builder, builder.add(builder.ptrtoint(place, INDEX), apart), FLOAT)
+        def step(i: Any, factors: list) -> list:
+            places, others = (_places(builder, _line(builder, address, i)) for address in (args[0], args[3]))
+            for place, factor, other in zip(places, factors, others, strict=True):
                 _store(builder, builder.call(fused, [_load(builder, place), factor, _load(builder, other)]), place)
             return factors
 
-        _over_rows(builder, args[0], args[1], _loaded(builder, args[2]), step)
+        _over_rows(builder, args[1], _loaded(builder, args[2]), step)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), emit
@@ -100,41 +128,60 @@ scale_columns, divide_columns = _by_columns("fmul"), _by_columns("fdiv")
 add_to_scaled: Any = intrinsic(_add_to_scaled)
 largest_of_columns: Any = intrinsic(_largest_of_columns)
 powers_of_columns: Any = intrinsic(_powers_of_columns)
-# (2^r - 1) / r over |r| <= 1/2, least largest error, which is 2e-9 of 2^r.
-POWERS = (0.6931472029, 0.2402264791, 0.05550332471, 0.009618437362, 0.001339887461, 0.0001535336133)
+# 2^r over 0 <= r < 1, least largest error: 1e-7 of 2^r, and 8e-5 for what is rounded to bfloat16 (2e-3).
+FINE = (0.9999999251, 0.6931530731, 0.2401536176, 0.05582631721, 0.0089893405, 0.001877576697)
+COARSE = (0.9999252229, 0.6958335145, 0.2260671823, 0.07802452447)
+SCALES = TILE.lanes == 16 and bool(FEATURES.get("avx512dq"))  # whether the processor has both halves of a power as instructions
 
 
-def _powers_of_two(builder: ir.IRBuilder, exponents: list) -> list:
+def _powers_of_two(builder: ir.IRBuilder, exponents: list, polynomial: tuple[float, ...]) -> list:
     """2^t of each vector, step by step for all, so that one is computed while another waits; NaN stays."""
-    low = _constant(-127)  # of which the bits are those of 0
-    kind = "llvm.rint.f32" if TILE.lanes == 1 else f"llvm.rint.v{TILE.lanes}f32"
-    rounded = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR]), kind)
     fused = _fused(builder)
-    exponents = [builder.select(builder.fcmp_ordered("<", t, low), low, t) for t in exponents]
-    whole = [builder.call(rounded, [t]) for t in exponents]
-    rest = [builder.fsub(t, n) for t, n in zip(exponents, whole, strict=True)]
-    powers = [_constant(POWERS[-1])] * len(rest)
-    for factor in (*POWERS[-2::-1], 1.0):
+    if SCALES:
+        rest = [_masked(builder, "reduce", [t], 1) for t in exponents]  # t - floor(t), and 0 for infinities
+    else:
+        low = _constant(-127)  # of which the bits are those of 0
+        exponents = [builder.select(builder.fcmp_ordered("<", t, low), low, t) for t in exponents]
+        kind = "llvm.floor.f32" if TILE.lanes == 1 else f"llvm.floor.v{TILE.lanes}f32"
+        floor = get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR]), kind)
+        whole = [builder.call(floor, [t]) for t in exponents]
+        rest = [builder.fsub(t, n) for t, n in zip(exponents, whole, strict=True)]
+    powers = [_constant(polynomial[-1])] * len(rest)
+    for factor in polynomial[-2::-1]:
         powers = [builder.call(fused, [power, r, _constant(factor)]) for power, r in zip(powers, rest, strict=True)]
-    integer = ir.IntType(32) if TILE.lanes == 1 else ir.VectorType(ir.IntType(32), TILE.lanes)
-    bias, shift = (ir.Constant(integer, value if TILE.lanes == 1 else [value] * TILE.lanes) for value in (127, 23))
-    bits = [builder.shl(builder.add(builder.fptosi(n, integer), bias), shift) for n in whole]
+    if SCALES:
+        return [_masked(builder, "scalef", [power, t], None) for power, t in zip(powers, exponents, strict=True)]
+    integer = several(WORD)
+    bits = [builder.shl(builder.add(builder.fptosi(n, integer), _word(integer, 127)), _word(integer, 23)) for n in whole]
     return [builder.fmul(power, builder.bitcast(n, VECTOR)) for power, n in zip(powers, bits, strict=True)]
 
 
-def _over_rows(builder: ir.IRBuilder, address: Any, rows: Any, begin: list, step: Callable[[list, list], list]) -> list:
-    """What step(the places of a row's vectors, the vectors so far) gives after so many rows."""
+def _masked(builder: ir.IRBuilder, name: str, values: list, immediate: int | None) -> Any:
+    """An instruction of AVX-512, of all lanes and with the rounding in force: "reduce" (t less itself rounded), "scalef" (a 2^floor(t))."""
+    half = ir.IntType(16)
+    given = [*values, *([] if immediate is None else [WORD(immediate)]), _constant(0.0), half(-1), WORD(4)]
+    function = ir.FunctionType(VECTOR, [value.type for value in given])
+    return builder.call(get_or_insert_function(builder.module, function, f"llvm.x86.avx512.mask.{name}.ps.512"), given)
+
+
+def _over_rows(builder: ir.IRBuilder, rows: Any, begin: list, step: Callable[[Any, list], list]) -> list:
+    """What step(i, the vectors so far) gives after so many rows i."""
     before, body, after = builder.block, builder.append_basic_block("rows"), builder.append_basic_block("rows.end")
     builder.branch(body)
     builder.position_at_end(body)
     i, held = _phi(builder, INDEX, INDEX(0), before), [_phi(builder, VECTOR, value, before) for value in begin]
-    found = step(_places(builder, builder.add(address, builder.mul(i, INDEX(4 * TILE.columns)))), held)
+    found = step(i, held)
     more = builder.add(i, INDEX(1))
     for phi, value in zip([i, *held], [more, *found], strict=True):
         phi.add_incoming(value, body)
     builder.cbranch(builder.icmp_signed("<", more, rows), body, after)
     builder.position_at_end(after)
     return found
+
+
+def _line(builder: ir.IRBuilder, address: Any, i: Any) -> Any:
+    """The address of a row."""
+    return builder.add(address, builder.mul(i, INDEX(4 * TILE.columns)))
 
 
 def _places(builder: ir.IRBuilder, address: Any) -> list:

@@ -28,7 +28,9 @@ from refdiff.kernels.cpu.winograd_tiles import (
     _transform_weights,
 )
 
-BLOCK = 16 * ROWS  # tiles at a time, so that their products stay in the last cache
+# Tiles at a time. Where all transformed weights stay in the last cache, so few that their inputs and products stay there too; else
+# more, since every block reads the weights from memory.
+BLOCK, LARGE_BLOCK, STAYS = 4 * ROWS, 16 * ROWS, 1 << 24
 SLICE, GROUP = 64, 2
 SPARE = 16  # floats between points, so that they do not all fall into the same lines of a cache
 LARGE = 128  # tiles of a picture
@@ -78,7 +80,7 @@ def _by_tiles(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tu
     side = place[4]
     panels = prepared(f"winograd {side}", weight, lambda w: transformed_weight(w, side))
     count = len(image) * place[2] * place[3]
-    blocks = _whole(-(-count // BLOCK), common.THREADS)
+    blocks = _whole(-(-count // (BLOCK if panels.nbytes <= STAYS else LARGE_BLOCK)), common.THREADS)
     work = side * side * count * panels.shape[2] * len(bias) // PER_NUMBER
     parallel(_tiles, blocks, work, blocks, count, image, panels, bias, place, out)
 
