@@ -35,14 +35,17 @@ def load(
 class use_kernels:
     """Run ops and models with the kernels "spec" or "fast" from here on, or inside a with block.
 
+    With `products` "bfloat16" the fast kernels round what linear layers, attention and convolutions multiply to it, and sum in
+    float32, where the processor has instructions for that (3x3 convolutions in Winograd's form stay float32).
+
     Raises: BadRequest for any other word
     """
 
-    def __init__(self, mode: str):
+    def __init__(self, mode: str, products: str = "float32"):
         from refdiff.core import primitive
 
-        self._before = primitive.get_mode()
-        primitive.set_mode(mode)
+        self._before = primitive.get_mode(), primitive.products()
+        primitive.set_mode(mode, products)
         if mode == "fast":
             import refdiff.kernels.cpu  # noqa: F401 - registers
 
@@ -52,7 +55,7 @@ class use_kernels:
     def __exit__(self, *_: object) -> None:
         from refdiff.core import primitive
 
-        primitive.set_mode(self._before)
+        primitive.set_mode(*self._before)
 
 
 def use_threads(count: int) -> None:

@@ -125,7 +125,12 @@ threads_option = click.option(
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures: out-1.png, out-2.png, ...")
 @click.option("--save-steps", type=click.Path(path_type=Path), help="A folder for the picture at every step.")
 @click.option("--preview", type=click.Path(path_type=Path), help="A PNG that shows the newest step, coarsely; costs no time.")
-@click.option("--dtype", default="float32", show_default=True, help="float32, float64, or bfloat16: weights of two bytes.")
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    help="float32, float64, or bfloat16: weights of two bytes, products too where the processor has them.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--kernels", default="fast", show_default=True, help="fast, or spec for the written-out operations alone.")
 @click.option("--low-memory", is_flag=True, help="Each network is in memory only while it works: less memory, somewhat slower.")
@@ -286,6 +291,7 @@ def conformance_command(**options: Any) -> int:
 @click.option(
     "--explain", is_flag=True, help="List the operations: how often, how long, and which ran without a kernel, and why."
 )
+@click.option("--dtype", default="float32", show_default=True, help="As `refdiff generate` has it.")
 @click.option("--kernels", default="fast", show_default=True, help="fast, or spec for the written-out operations alone.")
 @click.option("--low-memory", is_flag=True, help="As `refdiff generate` with it.")
 @threads_option

@@ -22,7 +22,9 @@ class Calls:
     shapes: set[tuple] = field(default_factory=set)
 
 
-def report(model: str | None, size: int | None, runs: int, *, explain: bool, kernels: str, low_memory: bool) -> Iterator[str]:
+def report(
+    model: str | None, size: int | None, runs: int, *, explain: bool, kernels: str, dtype: str, low_memory: bool
+) -> Iterator[str]:
     """The lines of the command, each as soon as it is known.
 
     Raises: BadRequest for a model that cannot be opened, or a size that is not on its grid
@@ -32,11 +34,11 @@ def report(model: str | None, size: int | None, runs: int, *, explain: bool, ker
     from refdiff.kernels.cpu import common
     from refdiff.pipelines.request import check_size
 
-    pipe = load(model, kernels=kernels, low_memory=low_memory)
+    pipe = load(model, kernels=kernels, dtype=dtype, low_memory=low_memory)
     side = pipe.unet.config.sample_size * pipe.downscale if size is None else size
     check_size(pipe, "size", side)
-    yield f"{pipe.source['name']}, {side}x{side} pixels, {pipe.kernels} kernels, {common.THREADS} threads"
-    with primitive.mode(kernels):
+    yield f"{pipe.source['name']}, {side}x{side} pixels, {pipe.dtype}, {pipe.kernels} kernels, {common.THREADS} threads"
+    with primitive.mode(kernels, pipe.products):
         for name, prepare in (("one guided step of the U-Net", step_of), ("one decoding", decoding_of)):
             work = prepare(pipe, side // pipe.downscale)
             work()  # kernels are compiled and weights prepared

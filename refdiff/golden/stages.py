@@ -241,7 +241,7 @@ def run_stage(
         other = replaced.get(f"{prefix}/{name}")
         return x if other is None or other.shape != x.shape else setting.array(other).astype(x.dtype)
 
-    with primitive.mode(setting.pipe.kernels), observe(see, change=change, know=know):
+    with primitive.mode(setting.pipe.kernels, setting.pipe.products), observe(see, change=change, know=know):
         try:
             for name, x in stage.run(setting, given):
                 made[name] = x

@@ -92,7 +92,7 @@ class Pipeline:
 
         request = make_request(self, prompt, negative_prompt, options)
         story = text_to_image if request.picture is None else image_to_image
-        with primitive.mode(self.kernels):
+        with primitive.mode(self.kernels, self.products):
             for step in story(self, request):
                 if callback is not None:
                     callback(step)
@@ -101,8 +101,13 @@ class Pipeline:
 
     @property
     def precision(self) -> str:
-        """The dtype of latents: float32 where only weights are narrower."""
+        """The dtype of latents: float32 where only weights and products are narrower."""
         return "float32" if self.dtype == "bfloat16" else self.dtype
+
+    @property
+    def products(self) -> str:
+        """What the kernels multiply, where the processor has instructions for it: "bfloat16" in that dtype, else "float32"."""
+        return "bfloat16" if self.dtype == "bfloat16" else "float32"
 
     @property
     def downscale(self) -> int:

@@ -14,6 +14,7 @@ import refdiff
 from refdiff.checkpoints import open_component, save_component
 from refdiff.core.params import Params, flatten
 from refdiff.errors import BadRequest
+from refdiff.kernels.cpu import halves
 
 HOW = {"steps": 2, "width": 32, "height": 24, "seed": 3}
 NETWORKS = ("text_encoder", "unet", "vae")
@@ -64,7 +65,9 @@ def test_what_stays_float16(narrow):
             assert dtypes(component.params) == {np.dtype(other.get("dtype", "float32"))}
 
 
-def test_bfloat16_draws_what_weights_rounded_to_it_draw(wide, tmp_path):
+def test_bfloat16_draws_what_weights_rounded_to_it_draw(wide, tmp_path, monkeypatch):
+    """On a processor without products of bfloat16; with them, what is multiplied is rounded too."""
+    monkeypatch.setattr(halves, "MULTIPLIES", False)
     brain = stored_as("bfloat16", wide, tmp_path / "brain")  # whose numbers are bfloat16's already
     want = refdiff.load(brain)("a cat", **HOW)
     for how in ({}, {"low_memory": True}):
@@ -74,8 +77,12 @@ def test_bfloat16_draws_what_weights_rounded_to_it_draw(wide, tmp_path):
         assert got.recipe["dtype"] == "bfloat16"
         assert got.latents.dtype == np.float32
         assert {dtype.itemsize for dtype in dtypes(pipe.unet.params)} == {2, 4}
-    exact, rounded = (refdiff.load(wide, dtype=dtype)("a cat", **HOW).latents for dtype in ("float32", "bfloat16"))
-    assert 1e-4 < np.linalg.norm(rounded - exact) / np.linalg.norm(exact) < 0.1
+    exact = refdiff.load(wide)("a cat", **HOW).latents
+    for multiplies in (False, True):
+        monkeypatch.setattr(halves, "MULTIPLIES", multiplies)
+        rounded = refdiff.load(wide, dtype="bfloat16")("a cat", **HOW).latents
+        assert 1e-4 < np.linalg.norm(rounded - exact) / np.linalg.norm(exact) < 0.1
+        assert np.array_equal(refdiff.load(brain, dtype="bfloat16")("a cat", **HOW).latents, want.latents) != multiplies
 
 
 def test_bfloat16_is_refused_where_nothing_is_widened(wide):

@@ -19,7 +19,7 @@ from tools.bench.training import SETTINGS, STEPS, unet_task
 
 def prepare(work: str, model: Path, size: int, dtype: str) -> Callable[[], np.ndarray]:
     """A function that does the work once; float64 is done by the specification."""
-    primitive.set_mode("spec" if dtype == "float64" else "fast")
+    primitive.set_mode("spec" if dtype == "float64" else "fast", "bfloat16" if dtype == "bfloat16" else "float32")
     if work == "train":
         return training(model, size)
     convert = conversion(device="cpu", dtype=dtype, widening=dtype != "float64")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from refdiff.core import primitive
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu.common import (
     ONE,
@@ -21,7 +20,7 @@ from refdiff.kernels.cpu.common import (
     require_float32,
     scratch,
 )
-from refdiff.kernels.cpu.halves import FLOAT32, PAIR, narrowed
+from refdiff.kernels.cpu.halves import FLOAT32, PAIR, in_pairs, narrowed
 from refdiff.kernels.cpu.product import gather_columns, transpose
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import multiply_tile, pair_rows
@@ -106,7 +105,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     values[:, :, count:] = 0
     parallel(_turn, len(values), v.size, count, v, values)
     keys, turned = k.reshape(-1), values.reshape(-1)
-    if primitive.products() == "bfloat16" and depth % 2 == 0:
+    if in_pairs(depth):
         keys, turned = narrowed(keys, "keys"), narrowed(turned, "values")
     out = result(*q.shape)
     blocks, work = -(-q.shape[1] // QUERIES), q.shape[1] * k.size // PER_NUMBER
@@ -194,8 +193,8 @@ def _pair(panel, rows):
 def _soften(scores: Any, many: Any, shift: Any, tops: Any, sums: Any, kind: Any) -> None:
     """Turn scores into 2^(score - new top), 0 for those not seen, and (tops, .) into (new tops, 2^(top - new top)).
 
-    Query j sees the keys up to j - shift; all are addresses, `sums` of the row for the sums over keys. `kind` says what the powers
-    are written as: see powers_of_columns.
+    Query j sees the keys up to j - shift; all are addresses, `sums` of the row for the sums over keys. `kind` says what the
+    powers become: see powers_of_columns.
     Shapes: [S,columns], [2,columns], [columns]
     """
     hidden = many if shift <= -many else max(-shift, 0)  # from here on some query does not see the key

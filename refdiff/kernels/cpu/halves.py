@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from refdiff.core import primitive
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu.common import address, jit, parallel, scratch
-from refdiff.kernels.cpu.tile import narrow_vector
+from refdiff.kernels.cpu.tile import PAIRS, narrow_vector
 from refdiff.kernels.cpu.vector import CONVERTS, TILE
 
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has none: the upper half of a float32, under a name that no other array has
@@ -17,6 +18,14 @@ FLOAT32 = np.float32(0)
 PAIR = np.uint16(0)
 KINDS = {np.dtype(np.float32): FLOAT32, np.dtype(np.float16): np.int16(0), BFLOAT16: PAIR}
 CHUNK = 16 * TILE.lanes  # numbers that are narrowed at a time
+MULTIPLIES = (
+    PAIRS  # whether products of bfloat16, where they are asked for, are made: without instructions for them they gain nothing
+)
+
+
+def in_pairs(depth: int) -> bool:
+    """Whether a product of that depth is made of bfloat16: asked for, worth it, and no number is left without its pair."""
+    return MULTIPLIES and primitive.products() == "bfloat16" and depth % 2 == 0
 
 
 def readable(weight: np.ndarray) -> np.ndarray:

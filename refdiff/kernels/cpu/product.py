@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdiff.core import primitive
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
-from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, narrowed, source
+from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, in_pairs, narrowed, source
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import multiply_tile, pair_rows
 from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, integer_at, move_number, put_float, transpose_square
@@ -41,12 +40,10 @@ class Weight(NamedTuple):
 def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray | None) -> np.ndarray:
     """The product as the module says it; every number is summed in one order, from the bias on, whatever the number of threads.
 
-    Where products of bfloat16 are asked for, `a` and the weight are rounded to it, unless an odd depth leaves a number without its
-    pair.
+    Where products of bfloat16 are asked for, `a` and the weight are rounded to it, unless an odd depth leaves a number alone.
     Shapes: [?], [M], [S], [N,S,K], [N] -> [M,N]
     """
     count, (columns, segments, depth) = len(rows), weight.shape
-    in_pairs = primitive.products() == "bfloat16" and depth % 2 == 0
     panels, stripes = -(-columns // COLUMNS), -(-count // ROWS)
     first = np.zeros(panels * COLUMNS, dtype=np.float32)
     if bias is not None:
@@ -55,7 +52,7 @@ def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight,
     places[:count] = rows
     out = result(stripes * ROWS, panels * COLUMNS)
     work = count * columns * segments * depth // PER_NUMBER
-    factors = narrowed(a) if in_pairs else a
+    factors = narrowed(a) if in_pairs(depth) else a
     args = factors, places, count, np.ascontiguousarray(starts, dtype=np.int64), weight, first, out
     if panels >= 2 * common.THREADS:
         parallel(_by_panels, panels, work, *args)
@@ -128,7 +125,9 @@ def _pack_pairs(weight, panel, spare, packed, paired):
         first, left = flat + 2 * panel * COLUMNS * column, columns - panel * COLUMNS
         for s in range(segments):
             to = packed + 2 * s * depth * COLUMNS
-            gather_columns(first + 2 * s * segment, column // 2, left, depth // 2, to, FLOAT32)  # a pair is moved as if it were one
+            gather_columns(
+                first + 2 * s * segment, column // 2, left, depth // 2, to, FLOAT32
+            )  # a pair is moved as if it were one
     else:
         _pack(weight, panel, spare, packed)
         for i in range(segments * depth // 2):

@@ -26,7 +26,9 @@ from refdiff.kernels.cpu.vector import (
     several,
 )
 
-PAIRS = bool(FEATURES.get("avx512bf16"))  # whether the processor multiplies pairs of bfloat16, two numbers where it has one float32
+PAIRS = bool(
+    FEATURES.get("avx512bf16")
+)  # whether the processor multiplies pairs of bfloat16, two numbers where it has one float32
 # A tile has the first of these numbers of rows that is enough: a few rows would else cost as much as many.
 HEIGHTS = tuple(-(-TILE.rows * part // 3) for part in (1, 2, 3))
 
@@ -82,7 +84,9 @@ def _emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any
         builder.position_at_end(here)
         first = _pointer(builder, rows, INDEX)
         starts = [builder.load(builder.gep(first, [INDEX(i)])) for i in range(height)]
-        lines = [_pointer(builder, builder.add(a, builder.mul(start, INDEX(size))), WORD if size == 2 else FLOAT) for start in starts]
+        lines = [
+            _pointer(builder, builder.add(a, builder.mul(start, INDEX(size))), WORD if size == 2 else FLOAT) for start in starts
+        ]
         begin = [_load(builder, pointer) for pointer in _vectors(builder, base, height)]
         sums = _loop(builder, lines, b, depth, begin, _add_pairs if size == 2 else _add_products)
         for pointer, value in zip(_vectors(builder, out, height), sums, strict=True):
@@ -124,7 +128,7 @@ def _add_products(builder: ir.IRBuilder, number: Any, factors: list, sums: list)
 
 
 def _add_pairs(builder: ir.IRBuilder, pair: Any, factors: list, sums: list) -> list:
-    """sums + the products of both numbers of a pair; where the processor has no products of bfloat16, of what they are widened to."""
+    """sums + the products of both numbers of a pair, widened where the processor has no products of bfloat16."""
     if PAIRS:
         vector = ir.VectorType(BFLOAT, 2 * TILE.lanes)
         dot = get_or_insert_function(
@@ -134,7 +138,9 @@ def _add_pairs(builder: ir.IRBuilder, pair: Any, factors: list, sums: list) -> l
         return [builder.call(dot, [total, spread, builder.bitcast(f, vector)]) for f, total in zip(factors, sums, strict=True)]
     for part in (_first_of_pair, _second_of_pair):
         number = builder.bitcast(part(builder, pair, WORD), FLOAT)
-        several_factors = [builder.bitcast(part(builder, builder.bitcast(f, several(WORD)), several(WORD)), VECTOR) for f in factors]
+        several_factors = [
+            builder.bitcast(part(builder, builder.bitcast(f, several(WORD)), several(WORD)), VECTOR) for f in factors
+        ]
         sums = _add_products(builder, number, several_factors, sums)
     return sums
 

@@ -157,7 +157,7 @@ def _powers_of_two(builder: ir.IRBuilder, exponents: list, polynomial: tuple[flo
 
 
 def _masked(builder: ir.IRBuilder, name: str, values: list, immediate: int | None) -> Any:
-    """An instruction of AVX-512, of all lanes and with the rounding in force: "reduce" (t less itself rounded), "scalef" (a 2^floor(t))."""
+    """An instruction of AVX-512 on all lanes: "reduce", with 1 for t - floor(t), or "scalef", a 2^floor(t)."""
     half = ir.IntType(16)
     given = [*values, *([] if immediate is None else [WORD(immediate)]), _constant(0.0), half(-1), WORD(4)]
     function = ir.FunctionType(VECTOR, [value.type for value in given])

@@ -28,8 +28,8 @@ from refdiff.kernels.cpu.winograd_tiles import (
     _transform_weights,
 )
 
-# Tiles at a time. Where all transformed weights stay in the last cache, so few that their inputs and products stay there too; else
-# more, since every block reads the weights from memory.
+# Tiles at a time. Where all transformed weights stay in the last cache, so few that their inputs and products stay there too;
+# else more, since every block reads the weights from memory.
 BLOCK, LARGE_BLOCK, STAYS = 4 * ROWS, 16 * ROWS, 1 << 24
 SLICE, GROUP = 64, 2
 SPARE = 16  # floats between points, so that they do not all fall into the same lines of a cache
@@ -179,8 +179,8 @@ def _whole_weights(start, stop, weight, size, taps, out, step):
 def _products(places, inputs, weights, zeros, outputs, size, steps, begin):
     """outputs[point] += inputs[point] weights[point], for all points, so many tiles, `depth` channels and whole panels.
 
-    It begins with 0 if `begin`. `places` says where the rows of `inputs` begin. The steps are from point to point of the inputs, of the weights, from panel to
-    panel of these, and from point to point of the outputs.
+    It begins with 0 if `begin`. `places` says where the rows of `inputs` begin. The steps are from point to point of the inputs,
+    of the weights, from panel to panel of these, and from point to point of the outputs.
     """
     points, tiles, depth, panels = size
     width = panels * COLUMNS

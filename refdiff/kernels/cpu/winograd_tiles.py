@@ -18,9 +18,16 @@ OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile, and points
 SIDE_DOUBLED, SEEN_DOUBLED = 5, 4
 COLUMNS, LANES = TILE.columns, TILE.lanes
 VECTOR = 4 * LANES  # bytes
-# Each transform in two steps: what a point and its negative share, even and odd, and then their sums and differences. Every row is
-# multiplied so that the numbers of A and B are exact in float32; G has what undoes it, and is rounded.
-SHARED = ((1, 0, 0, 0, 0, 0), (0, 1, 1, 0, 0, 0), (0, 1, -1, 0, 0, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 1, -1, 0), (0, 0, 0, 0, 0, 1))
+# Each transform in two steps: what a point and its negative share, even and odd, and then their sums and differences. Every row
+# is multiplied so that the numbers of A and B are exact in float32; G has what undoes it, and is rounded.
+SHARED = (
+    (1, 0, 0, 0, 0, 0),
+    (0, 1, 1, 0, 0, 0),
+    (0, 1, -1, 0, 0, 0),
+    (0, 0, 0, 1, 1, 0),
+    (0, 0, 0, 1, -1, 0),
+    (0, 0, 0, 0, 0, 1),
+)
 B = (
     (
         (36, 0, -97, 0, 36, 0),

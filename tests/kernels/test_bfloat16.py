@@ -1,0 +1,156 @@
+"""Products of bfloat16: what is multiplied is rounded to it, and then everything is as exact as in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refdiff import ops
+from refdiff.core import primitive
+from refdiff.errors import BadRequest
+from refdiff.golden.tolerance import to_bfloat16
+from refdiff.kernels.cpu import attention, common, conv, halves, linear, product
+from refdiff.kernels.cpu.halves import BFLOAT16, narrowed
+from tests.kernels.test_product import calls, loop
+
+F32 = np.float32
+KEYS = attention.KEYS
+
+
+@pytest.fixture(autouse=True)
+def in_bfloat16(monkeypatch):
+    """On any processor: one without the instructions multiplies the same numbers, widened."""
+    monkeypatch.setattr(halves, "MULTIPLIES", True)
+    with primitive.mode("fast", "bfloat16"):
+        yield
+
+
+def as_stored(x: np.ndarray) -> np.ndarray:
+    """The array of bfloat16 that a model's weight is."""
+    return (to_bfloat16(x).view(np.uint32) >> np.uint32(16)).astype(np.uint16).view(BFLOAT16)
+
+
+@given(st.integers(1, 2 * halves.CHUNK + 3), st.integers(0, 2**20))
+def test_narrowing_is_to_the_nearest_with_ties_to_even(count, seed):
+    bits = np.random.default_rng(seed).integers(0, 2**32, count, dtype=np.uint32)
+    bits[::3] = bits[::3] & 0xFFFF0000 | 0x8000  # in the middle of two
+    tiny = bits & 0x7F800000 == 0  # an instruction takes what is below the least normal number for 0
+    bits[tiny] &= 0x80000000
+    x = bits.view(F32)
+    got = narrowed(x).astype(np.uint32) << np.uint32(16)
+    np.testing.assert_array_equal(got.view(F32), to_bfloat16(x))
+    sound = ~np.isnan(x)
+    np.testing.assert_array_equal(got[sound], to_bfloat16(x).view(np.uint32)[sound])
+
+
+def near(got: np.ndarray, want: np.ndarray, size: float) -> bool:
+    """Within the roundings of a float32 sum of so many products."""
+    return bool(np.abs(got - want).max() <= 2e-6 * np.sqrt(size) * max(np.abs(want).max(), 1.0))
+
+
+@given(calls())
+def test_a_product_is_that_of_rounded_numbers(call):
+    (a, *rest), weight = call
+    got = product.product(a, *rest)
+    rows, starts, _, bias = rest
+    exact = weight.shape[2] % 2 == 1  # an odd depth stays float32
+    want = loop(a, rows, starts, weight, bias) if exact else loop(to_bfloat16(a), rows, starts, to_bfloat16(weight), bias)
+    assert got.dtype == F32 and got.flags.c_contiguous
+    assert near(got, want, weight[0].size)
+
+
+@given(calls())
+def test_two_threads_give_the_bits_of_one(call):
+    args, _ = call
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "SMALL", 0)
+        found = []
+        for threads in (1, 2, 3):
+            patch.setattr(common, "THREADS", threads)
+            found.append(product.product(*args))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 2, 1), (37, 50, 45), (130, 770, 33), (9, 1538, 70)])
+def test_however_a_weight_is_stored(rows, depth, columns):
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(shape).astype(F32) for shape in ((rows, depth), (columns, depth), (columns,)))
+    want = to_bfloat16(x).astype(np.float64) @ to_bfloat16(weight).astype(np.float64).T + bias
+    got = linear.linear(x, weight, bias)
+    assert near(got, want, depth)
+    np.testing.assert_array_equal(linear.linear(x, as_stored(weight), bias), got)
+    for count in (1, 2, 20, 30):
+        np.testing.assert_array_equal(linear.linear(x[:count], weight, bias), got[:count])
+
+
+@pytest.mark.parametrize(("shape", "many", "kernel", "stride"), [
+    ((2, 6, 9, 7), 5, 3, 1), ((1, 6, 9, 7), 5, 3, 2), ((3, 4, 3, 3), 8, 1, 1),
+    ((1, 5, 9, 7), 6, 3, 2), ((1, 34, 20, 33), 40, 3, 2),
+])  # fmt: skip
+def test_convolutions(shape, many, kernel, stride):
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(s).astype(F32) for s in (shape, (many, shape[1], kernel, kernel), (many,)))
+    constants = {"stride": stride, "padding": (kernel // 2, 0, 0, kernel // 2)}
+    near_to = (lambda a: a) if shape[1] % 2 else to_bfloat16
+    want = ops.conv2d.spec(*(a.astype(np.float64) for a in (near_to(x), near_to(weight), bias)), **constants)
+    got = conv.conv2d(x, weight, bias, **constants)
+    assert near(got, want, weight[0].size)
+    if shape[1] % 2 == 0:
+        np.testing.assert_array_equal(conv.conv2d(x, as_stored(weight), bias, **constants), got)
+
+
+@st.composite
+def attentions(draw):
+    causal, heads = draw(st.booleans()), draw(st.integers(1, 3))
+    batch, depth = draw(st.integers(1, 2)), draw(st.sampled_from([2, 8, 15, 40]))
+    queries, keys = (draw(st.sampled_from([1, 5, 48, 77, KEYS - 1, KEYS, KEYS + 1, 2 * KEYS + 9])) for _ in range(2))
+    rng, spread = np.random.default_rng(draw(st.integers(0, 2**20))), draw(st.sampled_from([0.1, 1.0, 10.0, 1e3]))
+    q = spread * rng.standard_normal((batch, queries, heads * depth)).astype(F32)
+    k, v = rng.standard_normal((2, batch, keys, heads * depth)).astype(F32)
+    return (q, k, v), {"heads": heads, "scale": depth**-0.5, "causal": causal}
+
+
+@given(attentions())
+def test_attention_has_scaled_queries_keys_powers_and_values_rounded(call):
+    """Up to the rounding of powers (2^-9 of each, and of their sums), and of scores that lie between two float32 numbers."""
+    (q, k, v), constants = call
+    depth = q.shape[2] // constants["heads"]
+    got = attention.attention(q, k, v, **constants)
+    factor = F32(constants["scale"] / np.log(2.0))
+    if depth % 2:
+        arrays, scale, bound = (q, k, v), constants["scale"], 0.0
+    else:
+        arrays, scale, bound = (to_bfloat16(q * factor), to_bfloat16(k), to_bfloat16(v)), np.log(2.0), 2.0**-8
+    want = ops.attention.spec(*(a.astype(np.float64) for a in arrays), **{**constants, "scale": scale})
+    scores = np.abs(q).max() * np.abs(k).max() * depth * constants["scale"]
+    assert got.dtype == F32
+    assert np.abs(got - want).max() <= (bound + 5e-6 + 4e-7 * scores) * np.abs(v).max()
+
+
+@given(attentions())
+def test_two_threads_give_the_bits_of_one_in_attention(call):
+    arrays, constants = call
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "SMALL", 0)
+        found = []
+        for threads in (1, 2):
+            patch.setattr(common, "THREADS", threads)
+            found.append(attention.attention(*arrays, **constants))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_nan_stays_where_it_belongs_with_an_odd_number_of_keys():
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, 301, 8)).astype(F32) for _ in range(3))
+    q[0, 7], v[0, 0, 3] = np.nan, np.nan  # after the last key of feature 2 lies the first of feature 3
+    got = attention.attention(q, k, v, heads=1, scale=1.0, causal=False)
+    assert np.isnan(got[0, 7]).all() and np.isnan(got[0, :, 3]).all()
+    assert np.isfinite(np.delete(np.delete(got[0], 7, axis=0), 3, axis=1)).all()
+
+
+def test_an_unknown_word_is_refused():
+    with pytest.raises(BadRequest, match="float32, bfloat16"), primitive.mode("fast", "float16"):
+        pass
