@@ -206,7 +206,10 @@ def _sum(builder: ir.IRBuilder, terms: list[tuple[float, Any]]) -> Any:
     (first, total), *others = terms
     total = total if first == 1 else builder.fmul(_constant(first), total)
     for factor, value in others:
-        total = builder.call(fused, [_constant(factor), value, total])
+        if abs(factor) == 1:
+            total = builder.fadd(total, value) if factor > 0 else builder.fsub(total, value)
+        else:
+            total = builder.call(fused, [_constant(factor), value, total])
     return total
 
 
