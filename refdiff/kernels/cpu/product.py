@@ -15,12 +15,13 @@ from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part,
 from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, in_pairs, narrowed, source
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import multiply_tile, pair_rows
-from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, integer_at, move_number, put_float, transpose_square
+from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, fetch, integer_at, move_number, put_float, transpose_square
 
 ROWS, COLUMNS, LANES = TILE
 DEPTH = 384  # of one step, in float32 or pairs of bfloat16: a panel of so many rows stays in the first cache
 STRIPE = 96  # rows of `a` in one step, whose sums stay in the second cache
 PACKED = 1 << 16  # floats or pairs of packed columns in one step, which stay there too
+LINE = 64  # bytes of a line of a cache
 SLICE = 8  # channels whose windows are packed at a time
 NOTHING = np.float32(0)
 WHOLE = np.zeros(1, dtype=np.int64)  # the starts of one segment, from the beginning of a row
@@ -115,6 +116,21 @@ def _product(lines, panels, at, weight, spare, packed, kind, paired):
                             base, step = (bias + 4 * p * COLUMNS, 0) if begin else (to, width)
                             panel = right + (p - p0) * size
                             multiply_tile(left, rows + 8 * m, count - m, panel, deep // words, (base, step), (to, width), kind)
+
+
+@part
+def fetch_span(start, size):
+    """Ask for so many bytes of memory."""
+    for i in range(0, size, LINE):
+        fetch(start + i)
+
+
+@part
+def fetch_rows(rows, first, size):
+    """Ask for the bytes first..first+size of rows of memory: (where they begin, from row to row, their number, bytes of each)."""
+    start, step, many, width = rows
+    for i in range(first, min(first + size, many * width), LINE):
+        fetch(start + i // width * step + i % width)
 
 
 @part

@@ -15,9 +15,10 @@ from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, jit, nchw, nhwc, parallel, scratch
 from refdiff.kernels.cpu.halves import FLOAT32, readable, source
 from refdiff.kernels.cpu.prepared import prepared
-from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
+from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS, fetch_rows, fetch_span
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import multiply_tile
+from refdiff.kernels.cpu.vector import bytes_of
 from refdiff.kernels.cpu.winograd_tiles import (
     LANES,
     OUT,
@@ -100,7 +101,7 @@ def _tiles(start: int, stop: int, blocks: int, count: int, *rest: Any) -> None:
         _transform_inputs(first, first + many, first, image, (*place, steps[0], deep, 0), patch, inputs)
         for k in range(0, panels.shape[2], DEPTH):
             size = points, many, min(DEPTH, panels.shape[2] - k), panels.shape[1]
-            _products(places, inputs[k:], panels.reshape(-1)[k * COLUMNS :], zeros, outputs, size, steps, k == 0)
+            _products(places, inputs[k:], panels.reshape(-1)[k * COLUMNS :], zeros, outputs, size, steps, k == 0, (0, 0, 0, 1))
         _transform_outputs(first, first + many, first, outputs, (*place[2:], 0, width, steps[3]), bias, tile, out)
 
 
@@ -147,7 +148,10 @@ def _groups(span, shape, steps, inputs, places, weight, bias, held, place, out):
             for p in range(many):
                 to = packed[p * steps[2] :]
                 _transform_weights(weight, (shape[0], shape[1], side), first + p, k, deep, taps, to, steps[1])
-            _products(places, inputs[k * count :], packed, zeros, outputs, (side * side, count, deep, many), steps, k == 0)
+            size = side * side, count, deep, many
+            line = bytes_of(weight[1]) * 9
+            then = weight[0] + line * (column * shape[1] + k + SLICE), line * shape[1], many * COLUMNS, line * SLICE
+            _products(places, inputs[k * count :], packed, zeros, outputs, size, steps, k == 0, then)
         at, tile = (down, across, side, column, many * COLUMNS, steps[3]), tiles[: OUT * OUT * many * COLUMNS]
         _transform_outputs(0, count, 0, outputs, at, bias[column:], tile.reshape((OUT, OUT, many * COLUMNS)), out)
 
@@ -176,24 +180,31 @@ def _whole_weights(start, stop, weight, size, taps, out, step):
 
 
 @jit
-def _products(places, inputs, weights, zeros, outputs, size, steps, begin):
+def _products(places, inputs, weights, zeros, outputs, size, steps, begin, then):
     """outputs[point] += inputs[point] weights[point], for all points, so many tiles, `depth` channels and whole panels.
 
-    It begins with 0 if `begin`. `places` says where the rows of `inputs` begin. The steps are from point to point of the inputs,
+    It begins with 0 if `begin`. What is read next is asked for meanwhile: other points, and the rows of memory `then`, as fetch_rows
+    has them. `places` says where the rows of `inputs` begin. The steps are from point to point of the inputs,
     of the weights, from panel to panel of these, and from point to point of the outputs.
     """
     points, tiles, depth, panels = size
     width = panels * COLUMNS
     inputs_at, places_at, weights_at = inputs.ctypes.data, places.ctypes.data, weights.ctypes.data
     zeros_at, out_at = zeros.ctypes.data, outputs.ctypes.data
+    calls = panels * -(-tiles // ROWS)
+    spans = -(-4 * tiles * depth // calls), -(-4 * tiles * width // calls), -(-then[2] * then[3] // (calls * points))
     for point in range(points):
-        left = inputs_at + 4 * point * steps[0]
+        left, call = inputs_at + 4 * point * steps[0], 0
         for p in range(panels):
             right = weights_at + 4 * (point * steps[1] + p * steps[2])
             for m in range(0, tiles, ROWS):
                 to = out_at + 4 * (point * steps[3] + m * width + p * COLUMNS)
                 base, step = (zeros_at, 0) if begin else (to, width)
                 multiply_tile(left, places_at + 8 * m, tiles - m, right, depth, (base, step), (to, width), FLOAT32)
+                fetch_span(left + 4 * steps[0] + call * spans[0], spans[0])  # of the next point
+                fetch_span(out_at + 4 * (point + 1) * steps[3] + call * spans[1], spans[1])
+                fetch_rows(then, (point * calls + call) * spans[2], spans[2])
+                call += 1
 
 
 def _whole(count: int, unit: int) -> int:
