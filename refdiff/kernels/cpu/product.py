@@ -19,7 +19,7 @@ from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, fetch, integer_
 
 ROWS, COLUMNS, LANES = TILE
 DEPTH = 384  # of one step, in float32 or pairs of bfloat16: a panel of so many rows stays in the first cache
-STRIPE = 96  # rows of `a` in one step, whose sums stay in the second cache
+STRIPE = 16 * ROWS  # rows of `a` in one step, whose sums stay in the second cache
 PACKED = 1 << 16  # floats or pairs of packed columns in one step, which stay there too
 LINE = 64  # bytes of a line of a cache
 SLICE = 8  # channels whose windows are packed at a time
@@ -49,7 +49,7 @@ def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight,
     first = np.zeros(panels * COLUMNS, dtype=np.float32)
     if bias is not None:
         first[:columns] = bias
-    places = np.full(stripes * ROWS, rows[-1], dtype=np.int64)
+    places = np.full((stripes + 1) * ROWS, rows[-1], dtype=np.int64)
     places[:count] = rows
     out = result(stripes * ROWS, panels * COLUMNS)
     work = count * columns * segments * depth // PER_NUMBER
@@ -63,7 +63,7 @@ def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight,
 
 
 def _by_panels(start: int, stop: int, a: np.ndarray, rows: np.ndarray, *rest: Any) -> None:
-    _part((0, len(rows)), (start, stop), a, rows, *rest)
+    _part((0, len(rows) - ROWS), (start, stop), a, rows, *rest)
 
 
 def _by_rows(start: int, stop: int, a: np.ndarray, rows: np.ndarray, *rest: Any) -> None:
@@ -116,6 +116,8 @@ def _product(lines, panels, at, weight, spare, packed, kind, paired):
                             base, step = (bias + 4 * p * COLUMNS, 0) if begin else (to, width)
                             panel = right + (p - p0) * size
                             multiply_tile(left, rows + 8 * m, count - m, panel, deep // words, (base, step), (to, width), kind)
+                            for i in range((p - p0) * ROWS // (p1 - p0), (p - p0 + 1) * ROWS // (p1 - p0)):
+                                fetch_span(left + number * integer_at(rows + 8 * (m + ROWS + i)), number * deep)
 
 
 @part
