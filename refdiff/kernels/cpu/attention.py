@@ -23,7 +23,7 @@ from refdiff.kernels.cpu.common import (
 from refdiff.kernels.cpu.halves import FLOAT32, PAIR, in_pairs, narrowed
 from refdiff.kernels.cpu.product import gather_columns, transpose
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.tile import multiply_tile, pair_rows
+from refdiff.kernels.cpu.tile import SHORT, multiply_tile, pair_rows
 from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, put_float
 from refdiff.kernels.cpu.vector_softmax import (
     add_to_scaled,
@@ -178,8 +178,12 @@ def _stream(start, stop, sizes, causal, at, kind):
 @part
 def _tiles(a, rows, many, b, depth, zeros, out, kind):
     """out = A B for `many` rows of A and a panel of columns; all are addresses, as multiply_tile has them."""
-    for i in range(0, many, ROWS):
-        multiply_tile(a, rows + 8 * i, many - i, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS), kind)
+    i = 0
+    while i < many:
+        # Two short tiles in the place of a whole one and a few rows.
+        left = min(many - i, SHORT) if 0 < (many - i) % ROWS <= 2 * SHORT - ROWS else many - i
+        multiply_tile(a, rows + 8 * i, left, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS), kind)
+        i += SHORT if left <= SHORT else ROWS
 
 
 @part

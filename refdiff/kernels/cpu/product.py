@@ -81,43 +81,62 @@ def _part(lines: tuple, panels: tuple, a: np.ndarray, rows: np.ndarray, count: i
     spare = address(scratch("columns", SLICE * segments * COLUMNS))
     at = address(a), address(rows), count, address(starts), address(bias), address(out), out.shape[1]
     steps = weight.steps
-    paired = weight.flat.dtype == BFLOAT16 and steps[2] == 1 and steps[0] % 2 == steps[1] % 2 == 0
     stored = *source(weight.flat), weight.shape, steps
-    _product(lines, (*panels, block), at, stored, spare, address(packed), PAIR if words == 2 else FLOAT32, paired)
+    if words == 1:
+        _product(lines, (*panels, block), at, stored, spare, address(packed))
+    else:
+        paired = weight.flat.dtype == BFLOAT16 and steps[2] == 1 and steps[0] % 2 == steps[1] % 2 == 0
+        _product_of_pairs(lines, (*panels, block), at, stored, spare, address(packed), paired)
 
 
 @jit
-def _product(lines, panels, at, weight, spare, packed, kind, paired):
+def _product(lines, panels, at, weight, spare, packed):
     """The rows `lines`, (first, last), and panels `panels`, (first, last, so many at a time), of the result, whole tiles.
 
     `at`: the addresses of a, rows, how many rows there are, those of starts, bias and the result, and the floats of one of its
-    rows. `kind` says, by its type, what is multiplied, as multiply_tile has it; `paired`, whether the weight lies in pairs.
+    rows. `spare` is the address of SLICE * segments rows of a panel.
     """
+    size = 4 * weight[2][1] * weight[2][2] * COLUMNS  # bytes of a packed panel
+    for first in range(panels[0], panels[1], panels[2]):
+        last = min(first + panels[2], panels[1])
+        for p in range(first, last):
+            _pack(weight, p, spare, packed + (p - first) * size)
+        _multiply(lines, first, last, at, weight[2], packed, FLOAT32)
+
+
+@jit
+def _product_of_pairs(lines, panels, at, weight, spare, packed, paired):
+    """The same of bfloat16; `paired`: whether the weight lies in pairs already."""
+    size = 2 * weight[2][1] * weight[2][2] * COLUMNS
+    for first in range(panels[0], panels[1], panels[2]):
+        last = min(first + panels[2], panels[1])
+        for p in range(first, last):
+            _pack_pairs(weight, p, spare, packed + (p - first) * size, paired)
+        _multiply(lines, first, last, at, weight[2], packed, PAIR)
+
+
+@part
+def _multiply(lines, p0, p1, at, shape, packed, kind):
+    """These rows of the panels p0..p1, which were packed. `kind` says, by its type, what is multiplied: see multiply_tile."""
     a, rows, count, starts, bias, out, width = at
+    _, segments, depth = shape
     number = bytes_of(kind)
     words = 4 // number
-    segments, depth = weight[2][1], weight[2][2]
-    size = 4 * segments * depth // words * COLUMNS  # bytes of a packed panel
-    for p0 in range(panels[0], panels[1], panels[2]):
-        p1 = min(p0 + panels[2], panels[1])
-        for p in range(p0, p1):
-            if words == 1:
-                _pack(weight, p, spare, packed + (p - p0) * size)
-            else:
-                _pack_pairs(weight, p, spare, packed + (p - p0) * size, paired)
-        for m0 in range(lines[0], lines[1], STRIPE):
-            for s in range(segments):
-                for k in range(0, depth, DEPTH * words):
-                    deep, begin = min(DEPTH * words, depth - k), s == 0 and k == 0
-                    left, right = a + number * (integer_at(starts + 8 * s) + k), packed + number * (s * depth + k) * COLUMNS
-                    for m in range(m0, min(m0 + STRIPE, lines[1]), ROWS):
-                        for p in range(p0, p1):
-                            to = out + 4 * (m * width + p * COLUMNS)
-                            base, step = (bias + 4 * p * COLUMNS, 0) if begin else (to, width)
-                            panel = right + (p - p0) * size
-                            multiply_tile(left, rows + 8 * m, count - m, panel, deep // words, (base, step), (to, width), kind)
-                            for i in range((p - p0) * ROWS // (p1 - p0), (p - p0 + 1) * ROWS // (p1 - p0)):
-                                fetch_span(left + number * integer_at(rows + 8 * (m + ROWS + i)), number * deep)
+    size = number * segments * depth * COLUMNS
+    for m0 in range(lines[0], lines[1], STRIPE):
+        for s in range(segments):
+            for k in range(0, depth, DEPTH * words):
+                deep, begin = min(DEPTH * words, depth - k), s == 0 and k == 0
+                left, right = a + number * (integer_at(starts + 8 * s) + k), packed + number * (s * depth + k) * COLUMNS
+                for m in range(m0, min(m0 + STRIPE, lines[1]), ROWS):
+                    for p in range(p0, p1):
+                        to = out + 4 * (m * width + p * COLUMNS)
+                        base, step = (bias + 4 * p * COLUMNS, 0) if begin else (to, width)
+                        panel = right + (p - p0) * size
+                        multiply_tile(left, rows + 8 * m, count - m, panel, deep // words, (base, step), (to, width), kind)
+                        # The rows of the next tile are asked for meanwhile.
+                        for i in range((p - p0) * ROWS // (p1 - p0), (p - p0 + 1) * ROWS // (p1 - p0)):
+                            fetch_span(left + number * integer_at(rows + 8 * (m + ROWS + i)), number * deep)
 
 
 @part

@@ -29,8 +29,8 @@ from refdiff.kernels.cpu.vector import (
 PAIRS = bool(
     FEATURES.get("avx512bf16")
 )  # whether the processor multiplies pairs of bfloat16, two numbers where it has one float32
-# A tile has the first of these numbers of rows that is enough: a few rows would else cost as much as many.
-HEIGHTS = tuple(-(-TILE.rows * part // 3) for part in (1, 2, 3))
+SHORT = -(-TILE.rows * 2 // 3)  # the rows of a tile where they are enough: few would else cost as much as many
+HEIGHTS = (SHORT, TILE.rows)
 
 
 class _BFloat(ir.Type):
