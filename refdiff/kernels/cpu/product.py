@@ -15,7 +15,17 @@ from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part,
 from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, in_pairs, narrowed, source
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import multiply_tile, pair_rows
-from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, fetch, integer_at, move_number, put_float, transpose_square
+from refdiff.kernels.cpu.vector import (
+    TILE,
+    bytes_of,
+    copy_row,
+    fetch,
+    fetch_to_write,
+    integer_at,
+    move_number,
+    put_float,
+    transpose_square,
+)
 
 ROWS, COLUMNS, LANES = TILE
 DEPTH = 384  # of one step, in float32 or pairs of bfloat16: a panel of so many rows stays in the first cache
@@ -133,6 +143,9 @@ def _multiply(lines, p0, p1, at, shape, packed, kind):
                         to = out + 4 * (m * width + p * COLUMNS)
                         base, step = (bias + 4 * p * COLUMNS, 0) if begin else (to, width)
                         panel = right + (p - p0) * size
+                        for i in range(ROWS):  # to write a line asks for it first, one after the other
+                            for j in range(0, 4 * COLUMNS, LINE):
+                                fetch_to_write(to + 4 * i * width + j)
                         multiply_tile(left, rows + 8 * m, count - m, panel, deep // words, (base, step), (to, width), kind)
                         # The rows of the next tile are asked for meanwhile.
                         for i in range((p - p0) * ROWS // (p1 - p0), (p - p0 + 1) * ROWS // (p1 - p0)):
@@ -140,14 +153,14 @@ def _multiply(lines, p0, p1, at, shape, packed, kind):
 
 
 @part
-def fetch_span(start, size):
+def fetch_span(start: Any, size: Any) -> None:
     """Ask for so many bytes of memory."""
     for i in range(0, size, LINE):
         fetch(start + i)
 
 
 @part
-def fetch_rows(rows, first, size):
+def fetch_rows(rows: Any, first: Any, size: Any) -> None:
     """Ask for the bytes first..first+size of rows of memory: (where they begin, from row to row, their number, bytes of each)."""
     start, step, many, width = rows
     for i in range(first, min(first + size, many * width), LINE):

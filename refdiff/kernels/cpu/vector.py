@@ -297,19 +297,24 @@ def _store(builder: ir.IRBuilder, value: Any, pointer: Any) -> None:
     builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
 
 
-def _fetch(typing: Any, address: Any) -> Any:
-    """Ask for the line of memory at an address, to be in the second cache when it is read; any address will do."""
+def _fetching(write: int, locality: int) -> Any:
+    """A function (address) that asks for the line of memory there before it is needed; any address will do."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         pointer = _pointer(builder, args[0], ir.IntType(8))
-        function = ir.FunctionType(ir.VoidType(), [pointer.type, WORD, WORD, WORD])
-        builder.call(get_or_insert_function(builder.module, function, "llvm.prefetch.p0"), [pointer, WORD(0), WORD(2), WORD(1)])
+        function = get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [pointer.type, WORD, WORD, WORD]), "llvm.prefetch.p0"
+        )
+        builder.call(function, [pointer, WORD(write), WORD(locality), WORD(1)])
         return context.get_dummy_value()
 
-    return types.void(types.int64), emit
+    def ask(typing: Any, address: Any) -> Any:
+        return types.void(types.int64), emit
+
+    return intrinsic(ask)
 
 
-fetch: Any = intrinsic(_fetch)
+fetch, fetch_to_write = _fetching(0, 2), _fetching(1, 3)  # into the second cache, and into the first to be written
 
 
 def _float_of_bits(typing: Any, bits: Any) -> Any:

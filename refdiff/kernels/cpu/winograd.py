@@ -183,8 +183,8 @@ def _whole_weights(start, stop, weight, size, taps, out, step):
 def _products(places, inputs, weights, zeros, outputs, size, steps, begin, then):
     """outputs[point] += inputs[point] weights[point], for all points, so many tiles, `depth` channels and whole panels.
 
-    It begins with 0 if `begin`. What is read next is asked for meanwhile: other points, and the rows of memory `then`, as fetch_rows
-    has them. `places` says where the rows of `inputs` begin. The steps are from point to point of the inputs,
+    It begins with 0 if `begin`. What is read next is asked for meanwhile: other points, and the rows of memory `then`, as
+    fetch_rows has them. `places` says where the rows of `inputs` begin. The steps are from point to point of the inputs,
     of the weights, from panel to panel of these, and from point to point of the outputs.
     """
     points, tiles, depth, panels = size
