@@ -4,9 +4,10 @@
     python tools/bench_cpu.py sd15 --out docs/benchmarks
 
 Every program is a process of its own, and they take turns, so that a slow minute is slow for all. Each is warmed up once; then
-the median of --runs runs counts. A program that is not installed is left out, and the page says so. The outputs are compared;
-those of training are the losses of all its steps, and a picture of stable-diffusion.cpp cannot be: its noise is its own. That
-program keeps the weights as the folder has them, so give it one in float16; the others compute in float32 with any.
+the median of --runs runs counts. A program that is not installed is left out, and the page says so. The outputs are compared
+with refdiff's in float32; those of training are the losses of all its steps, and a picture of stable-diffusion.cpp cannot be: its
+noise is its own. That program keeps the weights as the folder has them, so give it one in float16; the others compute in --dtype
+with any.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +53,8 @@ def main() -> int:
     rows = [
         measure(options, names, work, size) for work in options.work for size in ([BATCH] if work == "train" else options.size)
     ]
-    found = {"machine": machine(), "peak_gflops": peak(), "programs": names, "runs": options.runs, "rows": rows}
+    rates = peak(options.dtype)
+    found = {"machine": machine(), "peak_gflops": rates, "programs": names, "runs": options.runs, "rows": rows}
     text = page(found)
     print(text)
     if options.out:
@@ -62,7 +65,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace, names: list[str], work: str, size: int) -> dict:
-    """One row: each program's seconds, run by run, its peak memory, and how far its output is from refdiff's."""
+    """One row: each program's seconds, run by run, its peak memory, and how far its output is from refdiff's in float32."""
     names = [name for name in names if work not in WITHOUT.get(name, ())]
     with tempfile.TemporaryDirectory() as folder:
         outputs = {name: Path(folder) / f"{name}.npy" for name in names}
@@ -76,9 +79,14 @@ def measure(options: argparse.Namespace, names: list[str], work: str, size: int)
                 if turn:
                     seconds[name].append(answer["seconds"])
         for worker in workers.values():
-            worker.stdin.close()  # type: ignore[union-attr]
-            worker.wait()
-        ours = np.load(outputs["refdiff"]).astype(np.float64) if "refdiff" in outputs else None
+            stop(worker)
+        exact = outputs.get("refdiff")
+        if exact is not None and options.dtype != "float32":
+            exact = Path(folder) / "float32.npy"
+            worker = start("refdiff", work, argparse.Namespace(model=options.model, dtype="float32"), size, exact)
+            ask(worker, "refdiff")
+            stop(worker)
+        ours = None if exact is None else np.load(exact).astype(np.float64)
         differences = {name: relative(np.load(path), ours) for name, path in outputs.items() if name != "sdcpp"}
     return {
         "work": work, "size": size, "dtype": options.dtype, "seconds": seconds, "peak_bytes": peaks, "difference": differences,
@@ -113,6 +121,12 @@ def ask(worker: subprocess.Popen, name: str) -> dict:
     return read(worker, name)
 
 
+def stop(worker: subprocess.Popen) -> None:
+    """Let a worker end."""
+    worker.stdin.close()  # type: ignore[union-attr]
+    worker.wait()
+
+
 def read(worker: subprocess.Popen, name: str) -> dict:
     """The next JSON line of a worker; what else it prints goes to our error stream."""
     for line in worker.stdout:  # type: ignore[union-attr]
@@ -127,14 +141,28 @@ def relative(x: np.ndarray, ours: np.ndarray | None) -> float | None:
     return None if ours is None else float(np.linalg.norm(x - ours) / np.linalg.norm(ours))
 
 
-def peak() -> dict[str, float]:
-    """GFLOP/s of float32 products of 2048 x 2048: refdiff's own, and NumPy's library."""
+def peak(dtype: str) -> dict[str, float]:
+    """GFLOP/s of products of 2048 x 2048: refdiff's own and NumPy's library's in float32, and refdiff's in `dtype`."""
+    from refdiff.core import primitive
     from refdiff.kernels.cpu import linear
 
     rng = np.random.default_rng(0)
     x, w = (rng.standard_normal((2048, 2048)).astype(np.float32) for _ in range(2))
+
+    def ours(products: str) -> Callable[[], np.ndarray]:
+        def run() -> np.ndarray:
+            with primitive.mode("fast", products):
+                return linear.linear(x, w, None)
+
+        return run
+
+    runs = {
+        "refdiff": ours("float32"),
+        "numpy": lambda: x @ w,
+        **({} if dtype == "float32" else {f"refdiff {dtype}": ours(dtype)}),
+    }
     found = {}
-    for name, run in (("refdiff", lambda: linear.linear(x, w, None)), ("numpy", lambda: x @ w)):
+    for name, run in runs.items():
         run()
         taken = []
         for _ in range(5):
