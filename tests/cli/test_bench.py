@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from refdiff.cli import refdiff as command
-from refdiff.core.primitive import KERNELS, Unsupported
+from refdiff.core.primitive import KERNELS, Unsupported, products
 
 
 def run(*args: str):
@@ -22,9 +22,24 @@ def listed(text: str, name: str) -> list[tuple[int, str]]:
 
 def test_two_works_are_timed():
     text = run().stdout
-    assert re.search(r"^embedded, 32x32 pixels, fast kernels, \d+ threads\n", text)
+    assert re.search(r"^embedded, 32x32 pixels, float32, fast kernels, \d+ threads\n", text)
     assert len(re.findall(r"^one .*: \d+\.\d+ s$", text, re.MULTILINE)) == 2
     assert "conv2d" not in text
+
+
+def test_the_dtype_is_that_of_the_model_and_of_its_products(monkeypatch):
+    asked = []
+
+    def linear(x, weight, bias):
+        asked.append((weight.dtype.itemsize, products()))
+        raise Unsupported("only looking")
+
+    monkeypatch.setitem(KERNELS, ("linear", "numpy"), linear)
+    run()
+    assert {which for _, which in asked} == {"float32"}
+    asked.clear()
+    assert "32x32 pixels, bfloat16, fast kernels" in run("--dtype", "bfloat16").stdout
+    assert set(asked) == {(2, "bfloat16")}
 
 
 def test_kernels_and_what_runs_without_one(monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import refdiff
 from refdiff import ops
 from refdiff.core import primitive
 from refdiff.errors import BadRequest
@@ -149,6 +150,19 @@ def test_nan_stays_where_it_belongs_with_an_odd_number_of_keys():
     got = attention.attention(q, k, v, heads=1, scale=1.0, causal=False)
     assert np.isnan(got[0, 7]).all() and np.isnan(got[0, :, 3]).all()
     assert np.isfinite(np.delete(np.delete(got[0], 7, axis=0), 3, axis=1)).all()
+
+
+def test_it_is_asked_for_by_a_word_and_only_until_its_block_ends():
+    x, weight = (np.full(shape, F32(1 + 2.0**-10)) for shape in ((1, 2), (1, 2)))
+    with primitive.mode("fast"):
+        with refdiff.use_kernels("fast", products="bfloat16"):
+            assert linear.linear(x, weight, None) == 2
+        assert linear.linear(x, weight, None) > 2
+
+
+def test_a_processor_without_it_multiplies_float32(monkeypatch):
+    monkeypatch.setattr(halves, "MULTIPLIES", False)
+    assert linear.linear(np.full((1, 2), F32(1 + 2.0**-10)), np.ones((1, 2), F32), None) > 2
 
 
 def test_an_unknown_word_is_refused():
