@@ -37,7 +37,8 @@ def report(
     pipe = load(model, kernels=kernels, dtype=dtype, low_memory=low_memory)
     side = pipe.unet.config.sample_size * pipe.downscale if size is None else size
     check_size(pipe, "size", side)
-    yield f"{pipe.source['name']}, {side}x{side} pixels, {pipe.dtype}, {pipe.kernels} kernels, {common.THREADS} threads"
+    how = f"{pipe.dtype}, {pipe.kernels} kernels, products of {pipe.products}, {common.THREADS} threads"
+    yield f"{pipe.source['name']}, {side}x{side} pixels, {how}"
     with primitive.mode(kernels, pipe.products):
         for name, prepare in (("one guided step of the U-Net", step_of), ("one decoding", decoding_of)):
             work = prepare(pipe, side // pipe.downscale)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from refdiff.errors import BadRequest
@@ -78,7 +79,7 @@ KERNELS: dict[tuple[str, str], Callable] = {}
 FALLBACKS: dict[tuple[str, str], int] = {}
 PRIMITIVES: dict[str, Primitive] = {}
 _MODE = "spec"
-_PRODUCTS = "float32"
+_PRODUCTS: ContextVar[str] = ContextVar("products", default="float32")  # each thread's own: it changes the numbers
 Note = Callable[[Primitive, tuple, float, str], None]
 _NOTE: Note | None = None
 _VARIABLE: Any = None  # set by tape.py, which alone knows variables
@@ -106,15 +107,19 @@ def register_kernel(name: str, module_name: str, kernel: Callable) -> None:
 
 
 def set_mode(mode: str, products: str = "float32") -> None:
-    """Choose "spec" or "fast" for every call that follows, and what kernels multiply: "float32", or "bfloat16" with float32 sums.
+    """Choose "spec" or "fast" for every call that follows, and what kernels multiply in this thread.
 
-    Raises: BadRequest for any other word
+    `products` is "float32", or "bfloat16" with sums in float32, which gradients are not made of.
+    Raises: BadRequest for any other word, and for "bfloat16" with the specification
     """
-    global _MODE, _PRODUCTS
+    global _MODE
     for word, words, what in ((mode, MODES, "kernels"), (products, PRODUCTS, "products")):
         if word not in words:
             raise BadRequest(f'unknown {what} "{word}": choose one of {", ".join(words)}')
-    _MODE, _PRODUCTS = mode, products
+    if (mode, products) == ("spec", "bfloat16"):
+        raise BadRequest("the specification multiplies the numbers it is given: choose the fast kernels for bfloat16")
+    _MODE = mode
+    _PRODUCTS.set(products)
 
 
 def get_mode() -> str:
@@ -123,14 +128,14 @@ def get_mode() -> str:
 
 
 def products() -> str:
-    """What kernels multiply, "float32" or "bfloat16"."""
-    return _PRODUCTS
+    """What kernels multiply in this thread, "float32" or "bfloat16"."""
+    return _PRODUCTS.get()
 
 
 @contextmanager
 def mode(name: str, products: str = "float32") -> Iterator[None]:
-    """The mode `name` inside a with block, the earlier one after it."""
-    before = _MODE, _PRODUCTS
+    """The mode `name`, and these products, inside a with block; the earlier ones after it."""
+    before = _MODE, _PRODUCTS.get()
     set_mode(name, products)
     try:
         yield

@@ -88,7 +88,7 @@ def honest_traces(pipe: Pipeline, inputs: Mapping[str, Any], *, detail: str, at:
 
     def run(kernels: str, narrowed: Callable[[np.ndarray], np.ndarray]) -> Trace:
         parts = {n: _with_params(getattr(pipe, n), narrowed) for n in ("text_encoder", "unet", "vae")}
-        other = replace(pipe, dtype="float32", kernels=kernels, **parts)
+        other = replace(pipe, dtype="float32", kernels=kernels, products="float32", **parts)
         return record(other, inputs["prompt"], inputs["negative_prompt"], detail=detail, at=at, **options)
 
     def single(x: np.ndarray) -> np.ndarray:

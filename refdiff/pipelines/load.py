@@ -36,7 +36,8 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
 
     The fast kernels widen float16 as they use it, so there it stays as it is stored. With `low_memory` each network is in memory
     only while it works: the bits are the same. In "bfloat16" matrices and kernels of convolutions are rounded to that, two bytes
-    a number; the rest, and all sums, are float32.
+    a number, and so is what they and attention multiply where the processor has instructions for it, but for convolutions in
+    Winograd's form; the rest, and all sums, are float32.
 
     Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels, for bfloat16 without the
         fast kernels on the cpu, and for low memory without those in float32 or bfloat16
@@ -46,8 +47,11 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
     if kernels not in primitive.MODES:
         raise BadRequest(f'unknown kernels "{kernels}": choose one of {", ".join(primitive.MODES)}')
     to_device(np.zeros(1, dtype=np.float32), device)  # an unknown device is refused before anything is read
+    products = "float32"
     if kernels == "fast":
-        import refdiff.kernels.cpu  # noqa: F401 - registers
+        from refdiff.kernels.cpu import halves  # the kernels are registered
+
+        products = "bfloat16" if dtype == "bfloat16" and halves.MULTIPLIES else "float32"
     widening = (kernels, device) == ("fast", "cpu") and dtype != "float64"
     if low_memory and not widening:
         raise BadRequest("low memory needs the fast kernels, in float32 or bfloat16 on the cpu: leave out what says otherwise")
@@ -64,7 +68,7 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
         scheduler=_json(folder / "scheduler" / "scheduler_config.json"),
         defaults=_defaults(folder / "refdiff.json"),
         source={"name": folder.name, "fingerprint": fingerprint(folder)},
-        device=device, dtype=dtype, kernels=kernels, **components,
+        device=device, dtype=dtype, kernels=kernels, products=products, **components,
     )  # fmt: skip
 
 

@@ -119,6 +119,7 @@ def recipe_of(pipe: Any, request: Request) -> dict[str, Any]:
         "dtype": pipe.dtype,
         "device": pipe.device,
         "kernels": pipe.kernels,
+        "products": pipe.products,
         "versions": {"refdiff": __version__, "numpy": np.__version__},
     }
 

@@ -69,6 +69,7 @@ class Pipeline:
     device: str
     dtype: str
     kernels: str
+    products: str  # what the kernels multiply: float32, or bfloat16 in that dtype where the processor does it
 
     def __call__(
         self,
@@ -103,11 +104,6 @@ class Pipeline:
     def precision(self) -> str:
         """The dtype of latents: float32 where only weights and products are narrower."""
         return "float32" if self.dtype == "bfloat16" else self.dtype
-
-    @property
-    def products(self) -> str:
-        """What the kernels multiply, where the processor has instructions for it: "bfloat16" in that dtype, else "float32"."""
-        return "bfloat16" if self.dtype == "bfloat16" else "float32"
 
     @property
     def downscale(self) -> int:

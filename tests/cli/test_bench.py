@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from refdiff.cli import refdiff as command
 from refdiff.core.primitive import KERNELS, Unsupported, products
+from refdiff.kernels.cpu import halves
 
 
 def run(*args: str):
@@ -22,7 +23,7 @@ def listed(text: str, name: str) -> list[tuple[int, str]]:
 
 def test_two_works_are_timed():
     text = run().stdout
-    assert re.search(r"^embedded, 32x32 pixels, float32, fast kernels, \d+ threads\n", text)
+    assert re.search(r"^embedded, 32x32 pixels, float32, fast kernels, products of float32, \d+ threads\n", text)
     assert len(re.findall(r"^one .*: \d+\.\d+ s$", text, re.MULTILINE)) == 2
     assert "conv2d" not in text
 
@@ -37,9 +38,11 @@ def test_the_dtype_is_that_of_the_model_and_of_its_products(monkeypatch):
     monkeypatch.setitem(KERNELS, ("linear", "numpy"), linear)
     run()
     assert {which for _, which in asked} == {"float32"}
-    asked.clear()
-    assert "32x32 pixels, bfloat16, fast kernels" in run("--dtype", "bfloat16").stdout
-    assert set(asked) == {(2, "bfloat16")}
+    for multiplies, which in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(halves, "MULTIPLIES", multiplies)
+        asked.clear()
+        assert f"32x32 pixels, bfloat16, fast kernels, products of {which}" in run("--dtype", "bfloat16").stdout
+        assert set(asked) == {(2, which)}
 
 
 def test_kernels_and_what_runs_without_one(monkeypatch):
@@ -73,8 +76,8 @@ def test_threads_are_those_that_are_asked_for(monkeypatch):
     for name in ("THREADS", "_pool"):
         monkeypatch.setattr(common, name, getattr(common, name))
     with threadpool_limits(limits=2, user_api="blas"):
-        assert "fast kernels, 1 threads" in run("--threads", "1").stdout
+        assert "fast kernels, products of float32, 1 threads" in run("--threads", "1").stdout
         assert {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"} == {1}
     monkeypatch.setenv("REFDIFF_THREADS", "3")
-    assert "fast kernels, 3 threads" in run().stdout
+    assert "fast kernels, products of float32, 3 threads" in run().stdout
     assert run("--threads", "0").exit_code != 0

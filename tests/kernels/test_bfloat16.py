@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -54,23 +56,23 @@ def near(got: np.ndarray, want: np.ndarray, size: float) -> bool:
 @given(calls())
 def test_a_product_is_that_of_rounded_numbers(call):
     (a, *rest), weight = call
-    got = product.product(a, *rest)
+    pairs = weight.shape[2] % 2 == 0
+    got = product.product(a, *rest, pairs=pairs)
     rows, starts, _, bias = rest
-    exact = weight.shape[2] % 2 == 1  # an odd depth stays float32
-    want = loop(a, rows, starts, weight, bias) if exact else loop(to_bfloat16(a), rows, starts, to_bfloat16(weight), bias)
+    want = loop(to_bfloat16(a), rows, starts, to_bfloat16(weight), bias) if pairs else loop(a, rows, starts, weight, bias)
     assert got.dtype == F32 and got.flags.c_contiguous
     assert near(got, want, weight[0].size)
 
 
 @given(calls())
 def test_two_threads_give_the_bits_of_one(call):
-    args, _ = call
+    args, weight = call
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(common, "SMALL", 0)
         found = []
         for threads in (1, 2, 3):
             patch.setattr(common, "THREADS", threads)
-            found.append(product.product(*args))
+            found.append(product.product(*args, pairs=weight.shape[2] % 2 == 0))
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
 
@@ -165,6 +167,30 @@ def test_a_processor_without_it_multiplies_float32(monkeypatch):
     assert linear.linear(np.full((1, 2), F32(1 + 2.0**-10)), np.ones((1, 2), F32), None) > 2
 
 
-def test_an_unknown_word_is_refused():
-    with pytest.raises(BadRequest, match="float32, bfloat16"), primitive.mode("fast", "float16"):
+def test_gradients_stay_float32():
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(s).astype(F32) for s in ((1, 8, 9, 9), (6, 8, 3, 3), (6,)))
+    q, matrix = rng.standard_normal((1, 5, 8)).astype(F32), rng.standard_normal((4, 8)).astype(F32)
+    strided, heads = {"stride": 2, "padding": (1, 1, 1, 1)}, {"heads": 2, "scale": 0.5, "causal": False}
+    calls = (
+        (conv.conv2d_vjp, (np.ones((1, 6, 5, 5), F32), None, x, weight, bias), strided),
+        (linear.linear_vjp, (np.ones((1, 5, 4), F32), None, q, matrix, None), {}),
+        (attention.attention_vjp, (q, q, q, q, q), heads),
+    )
+    for gradient, args, constants in calls:
+        rounded = gradient(*args, **constants)
+        with primitive.mode("fast"):
+            for got, want in zip(rounded, gradient(*args, **constants), strict=True):
+                np.testing.assert_array_equal(got, want)
+
+
+def test_products_are_of_the_thread_that_asks_for_them():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(primitive.products).result() == "float32"
+    assert primitive.products() == "bfloat16"
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("fast", "float16"), ("spec", "bfloat16")])
+def test_what_is_refused(mode, kind):
+    with pytest.raises(BadRequest, match="bfloat16"), primitive.mode(mode, kind):
         pass

@@ -103,7 +103,8 @@ llvmlite.binding.get_host_cpu_features = lambda: {sys.argv[1]: True, "f16c": Tru
 from refdiff.kernels.cpu import vector
 
 llvmlite.binding.get_host_cpu_features = features
-from refdiff.kernels.cpu import attention, linear, winograd
+from refdiff.core import primitive
+from refdiff.kernels.cpu import attention, halves, linear, winograd
 from refdiff.kernels.cpu.halves import BFLOAT16
 
 assert vector.TILE == {**vector.TILES, "plain": vector.PLAIN}[sys.argv[1]]
@@ -123,6 +124,19 @@ scores = (q[0] @ q[0].T).astype(float) / 8
 p = np.exp(scores - scores.max(axis=-1, keepdims=True))
 want = p / p.sum(axis=-1, keepdims=True) @ q[0]
 assert np.abs(attention.attention(q, q, q, heads=1, scale=1 / 8, causal=False) - want).max() < 1e-5
+halves.MULTIPLIES = True
+with primitive.mode("fast", "bfloat16"):
+    rounded = brain.astype(np.uint32) << 16
+    y = linear.linear(x, brain.view(BFLOAT16), b)
+    near = (x.view(np.uint32) + 0x7FFF + (x.view(np.uint32) >> 16 & 1)) & 0xFFFF0000
+    assert np.abs(y - (near.view(np.float32).astype(float) @ rounded.view(np.float32).T.astype(float) + b)).max() < 1e-4
+    for length in (61, 2 * attention.KEYS + 9):
+        k, v = rng.standard_normal((2, 1, length, 20)).astype(np.float32)
+        scores = q[0].astype(float) @ k[0].T.astype(float) / 8
+        seen = np.arange(length) <= np.arange(len(scores))[:, None]
+        p = np.where(seen, np.exp(scores - np.where(seen, scores, -np.inf).max(axis=-1, keepdims=True)), 0)
+        away = attention.attention(q, k, v, heads=1, scale=1 / 8, causal=True) - p / p.sum(axis=-1, keepdims=True) @ v[0]
+        assert 1e-4 < np.abs(away).max() < 3e-2, away
 """
 
 

@@ -74,13 +74,15 @@ def test_bfloat16_draws_what_weights_rounded_to_it_draw(wide, tmp_path, monkeypa
         pipe = refdiff.load(brain, dtype="bfloat16", **how)
         got = pipe("a cat", **HOW)
         np.testing.assert_array_equal(got.latents, want.latents)
-        assert got.recipe["dtype"] == "bfloat16"
+        assert (got.recipe["dtype"], got.recipe["products"]) == ("bfloat16", "float32")
         assert got.latents.dtype == np.float32
         assert {dtype.itemsize for dtype in dtypes(pipe.unet.params)} == {2, 4}
     exact = refdiff.load(wide)("a cat", **HOW).latents
     for multiplies in (False, True):
         monkeypatch.setattr(halves, "MULTIPLIES", multiplies)
-        rounded = refdiff.load(wide, dtype="bfloat16")("a cat", **HOW).latents
+        out = refdiff.load(wide, dtype="bfloat16")("a cat", **HOW)
+        rounded = out.latents
+        assert out.recipe["products"] == ("bfloat16" if multiplies else "float32")
         assert 1e-4 < np.linalg.norm(rounded - exact) / np.linalg.norm(exact) < 0.1
         assert np.array_equal(refdiff.load(brain, dtype="bfloat16")("a cat", **HOW).latents, want.latents) != multiplies
 

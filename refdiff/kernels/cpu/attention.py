@@ -1,4 +1,4 @@
-"""Attention, a block of scores at a time, and its gradients, with NumPy's batched matrix products."""
+"""Attention, a block of scores at a time; its gradients, by NumPy's batched matrix products."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     parallel(_turn, len(values), v.size, count, v, values)
     keys, turned = k.reshape(-1), values.reshape(-1)
     if in_pairs(depth):
-        keys, turned = narrowed(keys, "keys"), narrowed(turned, "values")
+        keys, turned = narrowed(keys), narrowed(turned)
     out = result(*q.shape)
     blocks, work = -(-q.shape[1] // QUERIES), q.shape[1] * k.size // PER_NUMBER
     sizes = blocks, heads, q.shape[1], count, depth
@@ -168,7 +168,8 @@ def _stream(start, stop, sizes, causal, at, kind):
                     deep = -(-seen // words)
                     _tiles(values + number * (h * depth * line + s), steps, depth, scores, deep, zeros, new, kind)
                     if s:
-                        add_to_scaled(to, rows + 1, top + 4 * COLUMNS, fresh)
+                        add_to_scaled(to, depth, top + 4 * COLUMNS, fresh)
+                        add_to_scaled(to + whole, 1, top + 4 * COLUMNS, fresh + whole)
         for p in range(0, many, COLUMNS):
             to = sums + 4 * p * (rows + 1)
             divide_columns(to, depth, to + whole)

@@ -8,7 +8,8 @@ import numpy as np
 
 from refdiff.core import primitive
 from refdiff.core.primitive import Unsupported
-from refdiff.kernels.cpu.common import address, jit, parallel, scratch
+from refdiff.kernels.cpu.common import address, jit, parallel
+from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import PAIRS, narrow_vector
 from refdiff.kernels.cpu.vector import CONVERTS, TILE
 
@@ -43,13 +44,13 @@ def source(weight: np.ndarray) -> tuple[int, Any]:
     return address(weight), KINDS[weight.dtype]
 
 
-def narrowed(x: np.ndarray, name: str = "narrowed") -> np.ndarray:
-    """The bits of the bfloat16 nearest to each float32 of flat memory; lent, to this thread until it asks for that name again.
+def narrowed(x: np.ndarray) -> np.ndarray:
+    """The bits of the bfloat16 nearest to each float32 of flat memory; beyond its largest number, 3.39e38, that is infinity.
 
     Shapes: [N] -> [N]
     """
     chunks = -(-x.size // CHUNK)
-    out = scratch(name, chunks * CHUNK // 2).view(np.uint16)
+    out = result(chunks * CHUNK // 2).view(np.uint16)
     whole = x.size // CHUNK
     parallel(_narrow, whole, x.size, address(x), address(out))
     if whole < chunks:

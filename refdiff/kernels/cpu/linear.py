@@ -6,7 +6,7 @@ import numpy as np
 
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu.common import require_float32
-from refdiff.kernels.cpu.halves import readable
+from refdiff.kernels.cpu.halves import in_pairs, readable
 from refdiff.kernels.cpu.product import WHOLE, Weight, product
 
 
@@ -17,7 +17,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.nda
         raise Unsupported("an empty array")
     flat, matrix = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.ascontiguousarray(readable(weight))
     rows = np.arange(len(flat)) * x.shape[-1]
-    y = product(flat.reshape(-1), rows, WHOLE, as_weight(matrix), bias)
+    y = product(flat.reshape(-1), rows, WHOLE, as_weight(matrix), bias, pairs=in_pairs(x.shape[-1]))
     return y.reshape(*x.shape[:-1], len(matrix))
 
 

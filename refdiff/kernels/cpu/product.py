@@ -12,7 +12,7 @@ import numpy as np
 
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
-from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, in_pairs, narrowed, source
+from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, narrowed, source
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import multiply_tile, pair_rows
 from refdiff.kernels.cpu.vector import (
@@ -48,10 +48,12 @@ class Weight(NamedTuple):
     steps: tuple[int, int, int]
 
 
-def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray | None) -> np.ndarray:
+def product(
+    a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray | None, *, pairs: bool = False
+) -> np.ndarray:
     """The product as the module says it; every number is summed in one order, from the bias on, whatever the number of threads.
 
-    Where products of bfloat16 are asked for, `a` and the weight are rounded to it, unless an odd depth leaves a number alone.
+    With `pairs` both factors are rounded to bfloat16; the depth must then be even.
     Shapes: [?], [M], [S], [N,S,K], [N] -> [M,N]
     """
     count, (columns, segments, depth) = len(rows), weight.shape
@@ -63,7 +65,7 @@ def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight,
     places[:count] = rows
     out = result(stripes * ROWS, panels * COLUMNS)
     work = count * columns * segments * depth // PER_NUMBER
-    factors = narrowed(a) if in_pairs(depth) else a
+    factors = narrowed(a) if pairs else a
     args = factors, places, count, np.ascontiguousarray(starts, dtype=np.int64), weight, first, out
     if panels >= 2 * common.THREADS:
         parallel(_by_panels, panels, work, *args)

@@ -97,6 +97,8 @@ def _tiles(start: int, stop: int, blocks: int, count: int, *rest: Any) -> None:
     for i in range(start, stop):
         first, last = (stripes * edge // blocks * ROWS for edge in (i, i + 1))
         many = min(last, count) - first
+        if many <= 0:  # more threads than stripes
+            continue
         places = np.minimum(np.arange(_whole(many, ROWS)), many - 1) * deep
         _transform_inputs(first, first + many, first, image, (*place, steps[0], deep, 0), patch, inputs)
         for k in range(0, panels.shape[2], DEPTH):

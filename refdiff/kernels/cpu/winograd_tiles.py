@@ -18,8 +18,9 @@ OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile, and points
 SIDE_DOUBLED, SEEN_DOUBLED = 5, 4
 COLUMNS, LANES = TILE.columns, TILE.lanes
 VECTOR = 4 * LANES  # bytes
-# Each transform in two steps: what a point and its negative share, even and odd, and then their sums and differences. Every row
-# is multiplied so that the numbers of A and B are exact in float32; G has what undoes it, and is rounded.
+# Each transform in two steps: what a point and its negative share, even and odd, and then their sums and differences. The rows of
+# A and B are multiplied so that all their numbers are exact in float32, and near 1; G has what undoes it, and is rounded. Row p
+# of G is c (1, p, p^2), 1/c the product of p's distances from the other points times what rows p of A and B were multiplied by.
 SHARED = (
     (1, 0, 0, 0, 0, 0),
     (0, 1, 1, 0, 0, 0),
@@ -29,28 +30,25 @@ SHARED = (
     (0, 0, 0, 0, 0, 1),
 )
 B = (
-    (
-        (36, 0, -97, 0, 36, 0),
-        (0, 0, -6.75, 0, 3, 0),
-        (0, -4.5, 0, 2, 0, 0),
-        (0, 0, -4, 0, 9, 0),
-        (0, -6, 0, 13.5, 0, 0),
-        (0, 36, 0, -97, 0, 36),
+    (  # times 9/8, 3/4, 3/4, 9/8, 9/8 and 9/8
+        (9 / 8, 0, -97 / 32, 0, 9 / 8, 0),
+        (0, 0, -27 / 16, 0, 3 / 4, 0),
+        (0, -9 / 8, 0, 1 / 2, 0, 0),
+        (0, 0, -1 / 2, 0, 9 / 8, 0),
+        (0, -3 / 4, 0, 27 / 16, 0, 0),
+        (0, 9 / 8, 0, -97 / 32, 0, 9 / 8),
     ),
     SHARED,
 )
+ENDS, NEAR, FAR = 8 / 9, -32 / 65, 128 / 585  # c of 0 and infinity, of 2/3 and -2/3, of 3/2 and -3/2
 G = (
-    (
-        (1 / 36, 0, 0),
-        (-1 / 130, 0, -4 / 1170),
-        (0, -2 / 390, 0),
-        (1 / 585, 0, 9 / 2340),
-        (0, 3 / 1170, 0),
-        (0, 0, 1 / 36),
-    ),
+    ((ENDS, 0, 0), (NEAR, 0, NEAR * 4 / 9), (0, NEAR * 2 / 3, 0), (FAR, 0, FAR * 9 / 4), (0, FAR * 3 / 2, 0), (0, 0, ENDS)),
     SHARED,
 )
-A = (SHARED, ((1, 27, 0, 8, 0, 0), (0, 0, 18, 0, 12, 0), (0, 12, 0, 18, 0, 0), (0, 0, 8, 0, 27, 1)))
+A = (  # times 1, 27/16, 27/16, 1/2, 1/2 and 1
+    SHARED,
+    ((1, 27 / 16, 0, 1 / 2, 0, 0), (0, 0, 9 / 8, 0, 3 / 4, 0), (0, 3 / 4, 0, 9 / 8, 0, 0), (0, 0, 1 / 2, 0, 27 / 16, 1)),
+)
 _in, _of_weight, _out = (combination_both_ways(*form, biased=form is A) for form in (B, G, A))
 
 # Of a doubled picture the point -1 is 0, so that one is among its points: 0, 1, (-1), 2, -2 and infinity.
