@@ -100,7 +100,7 @@ def update(
     rate, share = learning_rate(step, steps, settings), ema_share(step, decay=settings.ema_decay)
     loss, gradient = loss_and_gradient(task, unflatten_vector(state.vector, shapes), batch)
     with _blas().limit(limits=1):  # so that the length, too, is summed in one order
-        gradient = gradient * clip_scale(gradient, clip_norm=settings.clip_norm)
+        gradient *= clip_scale(gradient, clip_norm=settings.clip_norm)
     vector, m, v = adamw_step(state.vector, gradient, state.m, state.v, rate=rate, step=step, settings=settings)
     average = ema_step(state.average, vector, share=share)
     value = float(to_host(loss))
@@ -123,14 +123,17 @@ def loss_and_gradient(task: Task, params: Mapping[str, Array], batch: Mapping[st
         with shared_by(len(halves)):
             loss, grads = value_and_grad(lambda variables: task.loss(tree(variables), part), params)
         share = (half.stop - half.start) / count
-        return loss * share, flatten_vector(grads, list(params)) * share
+        vector = flatten_vector(grads, list(params))
+        vector *= share
+        return loss * share, vector
 
     with _blas().limit(limits=1):
         first, *others = _pool().map(of_half, halves)
     if not others:
         return first
     ((loss, gradient),) = others
-    return first[0] + loss, first[1] + gradient
+    gradient += first[1]
+    return first[0] + loss, gradient
 
 
 @cache

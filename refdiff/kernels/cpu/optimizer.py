@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from refdiff.kernels.cpu.common import jit, parallel, require_float32
+from refdiff.kernels.cpu.results import result
 
 
 @jit
@@ -30,7 +31,7 @@ def adamw_step(
     """Shapes: [N] four times -> [N] three times"""
     require_float32(vector, gradient, m, v)
     b1, b2 = settings.beta1, settings.beta2
-    new = np.empty_like(vector), np.empty_like(vector), np.empty_like(vector)
+    new = result(len(vector)), result(len(vector)), result(len(vector))
     numbers = (
         rate / (1.0 - b1**step),
         1.0 - rate * settings.weight_decay,
@@ -48,7 +49,7 @@ def adamw_step(
 def ema_step(average: np.ndarray, vector: np.ndarray, *, share: float) -> np.ndarray:
     """Shapes: [N], [N] -> [N]"""
     require_float32(average, vector)
-    out = np.empty_like(average)
+    out = result(len(average))
     parallel(_ema, len(vector), len(vector), average, vector, np.float32(share), out)
     return out
 
