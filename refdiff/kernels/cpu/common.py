@@ -37,6 +37,7 @@ def _kept(options: dict) -> Callable:
     return compiled
 
 
+# An array that a kernel makes may be gone after its last use as an array, whoever has its address: the caller makes what is lent.
 jit, part = _kept(_KEPT), _kept({**_KEPT, "no_cpython_wrapper": True})
 inline = _njit(**_OPTIONS, inline="always")
 THREADS = int(os.environ.get("REFDIFF_THREADS", os.cpu_count() or 1))

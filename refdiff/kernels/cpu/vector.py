@@ -47,27 +47,8 @@ def several(one: ir.Type, count: int = TILE.lanes) -> ir.Type:
 VECTOR = several(FLOAT)
 
 
-def combination(*matrices: Any) -> Any:
-    """A function (source, step, target, step): target = L source, L = matrices[-1] ... matrices[0], each row of both one vector.
-
-    Source and target are addresses, the steps from row to row in floats; all rows are read before the first is written.
-    """
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source, step, target, other = args
-        rows = _combined(builder, matrices, [_read(builder, source, [(step, i)]) for i in range(len(matrices[0][0]))])
-        for i, value in enumerate(rows):
-            _write(builder, value, target, [(other, i)])
-        return context.get_dummy_value()
-
-    def combine(typing: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
-        return types.void(*[types.int64] * 4), emit
-
-    return intrinsic(combine)
-
-
-def combination_both_ways(*matrices: Any, biased: bool = False) -> Any:
-    """A function (source, steps, target, steps): target = L source L^T, L as above, each number of both one vector.
+def combination(*matrices: Any, biased: bool = False) -> Any:
+    """A function (source, steps, target, steps): target = L source L^T, L = matrices[-1] ... matrices[0], each number one vector.
 
     Source and target are addresses, the steps those in floats from row to row and from column to column. With `biased` one more
     argument is the address of a vector that every number of the target has added.

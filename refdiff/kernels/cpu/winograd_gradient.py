@@ -62,8 +62,7 @@ def _transform_gradients(start, stop, first, gradient, place, tile, out):
     down, across, step = place
     height, width, many = gradient.shape[1:]
     wide = tile.shape[2]
-    half = np.empty((SIDE, OUT, LANES), np.float32)
-    half_at, tile_at = half.ctypes.data, tile.ctypes.data
+    tile_at = tile.ctypes.data
     tile[:] = 0
     for t in range(start, stop):
         row, i, j = t // across, OUT * (t // across % down), OUT * (t % across)
@@ -77,10 +76,7 @@ def _transform_gradients(start, stop, first, gradient, place, tile, out):
                         tile[u, v, c] = gradient[row // down, i + u, j + v, c] if inside else 0
         to = out.ctypes.data + 4 * (t - first) * wide
         for c in range(0, 4 * wide, VECTOR):
-            for v in range(OUT):
-                _spread(source + 4 * v * wide + c, line, half_at + v * VECTOR, OUT * LANES)
-            for u in range(SIDE):
-                _spread(half_at + u * OUT * VECTOR, LANES, to + 4 * u * SIDE * step + c, step)
+            _spread(source + c, (line, wide), to + c, (SIDE * step, step))
 
 
 def _multiply(start: int, stop: int, tiles: int, widths: tuple, steps: tuple, both: tuple, sums: np.ndarray) -> None:
@@ -106,11 +102,8 @@ def _products(start, stop, both, steps, shape, places, lines, sums, turned, pack
 def _gather(start, stop, sums, taps):
     """taps[o] = G^T M G for the outputs start..stop.  Shapes: [36,O to whole tiles,C] -> [O,3,3,C]"""
     count, deep = sums.shape[1:]
-    half = np.empty((3, SIDE, LANES), np.float32)
-    half_at, sums_at, taps_at = half.ctypes.data, sums.ctypes.data, taps.ctypes.data
+    sums_at, taps_at = sums.ctypes.data, taps.ctypes.data
     for o in range(start, stop):
         for c in range(0, 4 * deep, VECTOR):
-            for v in range(SIDE):
-                _gathered(sums_at + 4 * (v * count + o) * deep + c, SIDE * count * deep, half_at + v * VECTOR, SIDE * LANES)
-            for u in range(3):
-                _gathered(half_at + u * SIDE * VECTOR, LANES, taps_at + 4 * (o * 9 + u * 3) * deep + c, deep)
+            steps = SIDE * count * deep, count * deep
+            _gathered(sums_at + 4 * o * deep + c, steps, taps_at + 4 * o * 9 * deep + c, (3 * deep, deep))

@@ -11,7 +11,7 @@ import numpy as np
 
 from refdiff.kernels.cpu.common import jit, part
 from refdiff.kernels.cpu.product import gather_columns
-from refdiff.kernels.cpu.vector import TILE, bytes_of, combination_both_ways
+from refdiff.kernels.cpu.vector import TILE, bytes_of, combination
 
 OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile, and points
 # Of a picture that is first doubled, a tile sees half as many pixels, each twice: one point is then 0 for every picture.
@@ -49,15 +49,15 @@ A = (  # times 1, 27/16, 27/16, 1/2, 1/2 and 1
     SHARED,
     ((1, 27 / 16, 0, 1 / 2, 0, 0), (0, 0, 9 / 8, 0, 3 / 4, 0), (0, 3 / 4, 0, 9 / 8, 0, 0), (0, 0, 1 / 2, 0, 27 / 16, 1)),
 )
-_in, _of_weight, _out = (combination_both_ways(*form, biased=form is A) for form in (B, G, A))
+_in, _of_weight, _out = (combination(*form, biased=form is A) for form in (B, G, A))
 
 # Of a doubled picture the point -1 is 0, so that one is among its points: 0, 1, (-1), 2, -2 and infinity.
 _TWICE = np.eye(SEEN_DOUBLED)[[0, 1, 1, 2, 2, 3]]  # which pixel each of a tile's inputs is
 B_DOUBLED = np.array([(4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1)])
 G_DOUBLED = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
 A_DOUBLED = ((1, 1, 1, 1, 0), (0, 1, 2, -2, 0), (0, 1, 4, 4, 0), (0, 1, 8, -8, 1))
-_in_doubled, _of_weight_doubled = combination_both_ways(B_DOUBLED @ _TWICE), combination_both_ways(G_DOUBLED)
-_out_doubled = combination_both_ways(A_DOUBLED, biased=True)
+_in_doubled, _of_weight_doubled = combination(B_DOUBLED @ _TWICE), combination(G_DOUBLED)
+_out_doubled = combination(A_DOUBLED, biased=True)
 
 
 @jit
