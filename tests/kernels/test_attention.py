@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from refdiff import ops
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu import attention as module
-from refdiff.kernels.cpu import common
+from tests.kernels.threads import assert_same_bits
 from tests.ops.arrays import reals, relative_error
 
 F32 = np.float32
@@ -42,13 +42,7 @@ def test_equals_the_whole_softmax(call):
 @given(calls())
 def test_two_threads_give_the_bits_of_one(call):
     arrays, constants = call
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "SMALL", 0)
-        found = []
-        for threads in (1, 2):
-            patch.setattr(common, "THREADS", threads)
-            found.append(module.attention(*arrays, **constants))
-    np.testing.assert_array_equal(found[0], found[1])
+    assert_same_bits(lambda: module.attention(*arrays, **constants), (1, 2))
 
 
 def test_what_it_leaves_to_the_specification():

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 import refdiff
 from refdiff import ops
+from refdiff.checkpoints.tensor_file import narrow_bfloat16
 from refdiff.core import primitive
 from refdiff.errors import BadRequest
 from refdiff.golden.tolerance import to_bfloat16
-from refdiff.kernels.cpu import attention, common, conv, halves, linear, product
+from refdiff.kernels.cpu import attention, conv, halves, linear, product
 from refdiff.kernels.cpu.halves import BFLOAT16, narrowed
 from tests.kernels.test_product import calls, loop
+from tests.kernels.threads import assert_same_bits
 
 F32 = np.float32
 KEYS = attention.KEYS
@@ -32,7 +34,7 @@ def in_bfloat16(monkeypatch):
 
 def as_stored(x: np.ndarray) -> np.ndarray:
     """The array of bfloat16 that a model's weight is."""
-    return (to_bfloat16(x).view(np.uint32) >> np.uint32(16)).astype(np.uint16).view(BFLOAT16)
+    return narrow_bfloat16(x).view(BFLOAT16)
 
 
 @given(st.integers(1, 2 * halves.CHUNK + 3), st.integers(0, 2**20))
@@ -67,14 +69,7 @@ def test_a_product_is_that_of_rounded_numbers(call):
 @given(calls())
 def test_two_threads_give_the_bits_of_one(call):
     args, weight = call
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "SMALL", 0)
-        found = []
-        for threads in (1, 2, 3):
-            patch.setattr(common, "THREADS", threads)
-            found.append(product.product(*args, pairs=weight.shape[2] % 2 == 0))
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[2])
+    assert_same_bits(lambda: product.product(*args, pairs=weight.shape[2] % 2 == 0), (1, 2, 3))
 
 
 @pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 2, 1), (37, 50, 45), (130, 770, 33), (9, 1538, 70)])
@@ -136,13 +131,7 @@ def test_attention_has_scaled_queries_keys_powers_and_values_rounded(call):
 @given(attentions())
 def test_two_threads_give_the_bits_of_one_in_attention(call):
     arrays, constants = call
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "SMALL", 0)
-        found = []
-        for threads in (1, 2):
-            patch.setattr(common, "THREADS", threads)
-            found.append(attention.attention(*arrays, **constants))
-    np.testing.assert_array_equal(found[0], found[1])
+    assert_same_bits(lambda: attention.attention(*arrays, **constants), (1, 2))
 
 
 def test_nan_stays_where_it_belongs_with_an_odd_number_of_keys():

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu import product as module
 from refdiff.kernels.cpu.linear import linear
 from refdiff.kernels.cpu.product import Weight, product
 from refdiff.kernels.cpu.vector import PLAIN, TILES, tile_of
+from tests.kernels.threads import assert_same_bits
 
 SIZES = st.sampled_from([1, 2, 3, 5, 7, 15, 16, 17, 33, 97, 130])
 
@@ -56,14 +56,7 @@ def test_equals_its_definition(call):
 @given(calls())
 def test_two_threads_give_the_bits_of_one(call):
     args, _ = call
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "SMALL", 0)
-        found = []
-        for threads in (1, 2, 3):
-            patch.setattr(common, "THREADS", threads)
-            found.append(product(*args))
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[2])
+    assert_same_bits(lambda: product(*args), (1, 2, 3))
 
 
 def test_a_row_has_the_same_bits_alone_and_among_many():
@@ -104,6 +97,7 @@ from refdiff.kernels.cpu import vector
 
 llvmlite.binding.get_host_cpu_features = features
 from refdiff.core import primitive
+from refdiff.golden.tolerance import to_bfloat16
 from refdiff.kernels.cpu import attention, halves, linear, winograd
 from refdiff.kernels.cpu.halves import BFLOAT16
 
@@ -128,8 +122,7 @@ halves.MULTIPLIES = True
 with primitive.mode("fast", "bfloat16"):
     rounded = brain.astype(np.uint32) << 16
     y = linear.linear(x, brain.view(BFLOAT16), b)
-    near = (x.view(np.uint32) + 0x7FFF + (x.view(np.uint32) >> 16 & 1)) & 0xFFFF0000
-    assert np.abs(y - (near.view(np.float32).astype(float) @ rounded.view(np.float32).T.astype(float) + b)).max() < 1e-4
+    assert np.abs(y - (to_bfloat16(x).astype(float) @ rounded.view(np.float32).T.astype(float) + b)).max() < 1e-4
     for length in (61, 2 * attention.KEYS + 9):
         k, v = rng.standard_normal((2, 1, length, 20)).astype(np.float32)
         scores = q[0].astype(float) @ k[0].T.astype(float) / 8

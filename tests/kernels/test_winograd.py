@@ -11,6 +11,7 @@ from refdiff import ops
 from refdiff.core import primitive
 from refdiff.kernels.cpu import common, conv, winograd, winograd_tiles
 from refdiff.kernels.cpu.prepared import prepared
+from tests.kernels.threads import assert_same_bits
 from tests.ops.arrays import reals, relative_error
 
 F32 = np.float32
@@ -90,14 +91,9 @@ def test_its_matrices_are_a_correlation(doubled):
 def test_two_threads_give_the_bits_of_one(call, large):
     x, weight, bias, padding = call
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "SMALL", 0)
         patch.setattr(winograd, "LARGE", large)
         patch.setattr(winograd, "BLOCK", winograd.ROWS)  # several blocks
-        found = []
-        for threads in (1, 2):
-            patch.setattr(common, "THREADS", threads)
-            found.append(winograd.conv3x3(x, weight, bias, padding=padding))
-    np.testing.assert_array_equal(found[0], found[1])
+        assert_same_bits(lambda: winograd.conv3x3(x, weight, bias, padding=padding), (1, 2))
 
 
 def test_where_it_is_chosen():

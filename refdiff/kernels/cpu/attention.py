@@ -34,7 +34,7 @@ from refdiff.kernels.cpu.vector_softmax import (
 )
 
 ROWS, COLUMNS, _ = TILE
-QUERIES, KEYS = 8 * COLUMNS, 240
+QUERIES, KEYS = 8 * COLUMNS, 240  # of a block, whose keys and values stay in the second cache, a panel of its scores in the first
 LEAST, NEVER = np.float32(-3.0e38), np.float32(-np.inf)  # before any score, and of a key that is not seen
 
 

@@ -58,6 +58,12 @@ def require_float32(*arrays: Any) -> None:
             raise Unsupported(f"dtype {a.dtype}")
 
 
+def require_numbers(*arrays: np.ndarray) -> None:
+    """Raises: Unsupported for an empty array."""
+    if any(a.size == 0 for a in arrays):
+        raise Unsupported("an empty array")
+
+
 def nhwc(x: np.ndarray) -> np.ndarray:
     """The contiguous [B,H,W,C] array of an NCHW view; no copy where the memory already lies so."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))

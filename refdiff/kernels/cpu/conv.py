@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu import winograd, winograd_gradient
-from refdiff.kernels.cpu.common import nchw, nhwc, padded_nhwc, require_float32
+from refdiff.kernels.cpu.common import nchw, nhwc, padded_nhwc, require_float32, require_numbers
 from refdiff.kernels.cpu.gradient import weight_gradient
 from refdiff.kernels.cpu.halves import in_pairs, readable
 from refdiff.kernels.cpu.product import Weight, product
@@ -17,7 +16,7 @@ from refdiff.ops.conv import Padding
 def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, padding: Padding) -> np.ndarray:
     """A weight of two bytes a number is widened as it is used.  Shapes: [B,C,H,W], [O,C,K,K], [O] -> [B,O,H',W']"""
     require_float32(x, bias)
-    _require_numbers(x, weight)
+    require_numbers(x, weight)
     if winograd.is_faster(x.shape, weight.shape, stride, winograd.LEAST):
         return winograd.conv3x3(x, weight, bias, padding=padding)
     weight = readable(weight)
@@ -62,7 +61,7 @@ def conv2d_vjp(
 def upsample_conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Shapes: [B,C,H,W], [O,C,3,3], [O] -> [B,O,2H,2W]"""
     require_float32(x, bias)
-    _require_numbers(x, weight)
+    require_numbers(x, weight)
     size = {"height": 2 * x.shape[2], "width": 2 * x.shape[3]}
     if winograd.is_faster((*x.shape[:2], *size.values()), weight.shape, 1, winograd.LEAST):
         return winograd.doubled_conv3x3(x, weight, bias)
@@ -76,11 +75,6 @@ def upsample_conv2d_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: n
     doubled = upsample_nearest(x, **size)
     g_doubled, *others = conv2d_vjp(g, out, doubled, weight, bias, stride=1, padding=(1, 1, 1, 1))
     return (*upsample_nearest_vjp(g_doubled, doubled, x, **size), *others)
-
-
-def _require_numbers(x: np.ndarray, weight: np.ndarray) -> None:
-    if x.size == 0 or weight.size == 0:
-        raise Unsupported("an empty array")
 
 
 def _weight_gradient(g: np.ndarray, x: np.ndarray, shape: tuple[int, ...], stride: int, padding: Padding) -> np.ndarray:

@@ -19,9 +19,8 @@ FLOAT32 = np.float32(0)
 PAIR = np.uint16(0)
 KINDS = {np.dtype(np.float32): FLOAT32, np.dtype(np.float16): np.int16(0), BFLOAT16: PAIR}
 CHUNK = 16 * TILE.lanes  # numbers that are narrowed at a time
-MULTIPLIES = (
-    PAIRS  # whether products of bfloat16, where they are asked for, are made: without instructions for them they gain nothing
-)
+# Whether products of bfloat16, where they are asked for, are made: without instructions for them they gain nothing.
+MULTIPLIES = PAIRS
 
 
 def in_pairs(depth: int) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.core.primitive import Unsupported
-from refdiff.kernels.cpu.common import require_float32
+from refdiff.kernels.cpu.common import require_float32, require_numbers
 from refdiff.kernels.cpu.halves import in_pairs, readable
 from refdiff.kernels.cpu.product import WHOLE, Weight, product
 
@@ -13,8 +12,7 @@ from refdiff.kernels.cpu.product import WHOLE, Weight, product
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """A weight of two bytes a number is widened as it is used.  Shapes: [...,D], [D',D], [D'] -> [...,D']"""
     require_float32(x, bias)
-    if x.size == 0 or weight.size == 0:
-        raise Unsupported("an empty array")
+    require_numbers(x, weight)
     flat, matrix = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.ascontiguousarray(readable(weight))
     rows = np.arange(len(flat)) * x.shape[-1]
     y = product(flat.reshape(-1), rows, WHOLE, as_weight(matrix), bias, pairs=in_pairs(x.shape[-1]))

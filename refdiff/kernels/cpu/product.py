@@ -177,9 +177,8 @@ def _pack_pairs(weight, panel, spare, packed, paired):
         first, left = flat + 2 * panel * COLUMNS * column, columns - panel * COLUMNS
         for s in range(segments):
             to = packed + 2 * s * depth * COLUMNS
-            gather_columns(
-                first + 2 * s * segment, column // 2, left, depth // 2, to, FLOAT32
-            )  # a pair is moved as if it were one
+            # A pair is moved as if it were one float.
+            gather_columns(first + 2 * s * segment, column // 2, left, depth // 2, to, FLOAT32)
     else:
         _pack(weight, panel, spare, packed)
         for i in range(segments * depth // 2):

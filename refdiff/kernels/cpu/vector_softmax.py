@@ -57,7 +57,7 @@ def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any, sums: An
     first half of its memory; then there must be one row more where the rows are odd, of what will be 0.
     Math: 2^t = 2^n 2^r, 0 <= r < 1; far below t = -126 the result is 0
     """
-    one, paired = kind == types.float32, kind == types.uint16
+    paired = kind == types.uint16
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         tops = _loaded(builder, args[2])
@@ -65,7 +65,7 @@ def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any, sums: An
         def powers(i: Any) -> tuple[list, list]:
             places = _places(builder, _line(builder, args[0], i))
             exponents = [builder.fsub(_load(builder, place), top) for place, top in zip(places, tops, strict=True)]
-            return places, _powers_of_two(builder, exponents, FINE if one else COARSE)
+            return places, _powers_of_two(builder, exponents, COARSE if paired else FINE)
 
         def step(i: Any, sums: list) -> list:
             places, found = powers(builder.shl(i, INDEX(1)) if paired else i)

@@ -32,7 +32,7 @@ from refdiff.kernels.cpu.winograd_tiles import (
 # Tiles at a time. Where all transformed weights stay in the last cache, so few that their inputs and products stay there too;
 # else more, since every block reads the weights from memory.
 BLOCK, LARGE_BLOCK, STAYS = 4 * ROWS, 16 * ROWS, 1 << 24
-SLICE, GROUP = 64, 2
+SLICE, GROUP = 64, 2  # channels and panels of weights at a time, so that their transforms stay in the second cache
 SPARE = 16  # floats between points, so that they do not all fall into the same lines of a cache
 LARGE = 128  # tiles of a picture
 FEWEST_CHANNELS = 32  # below these there is nothing to gain
