@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from refdiff.kernels.cpu import product as module
 from refdiff.kernels.cpu.linear import linear
-from refdiff.kernels.cpu.product import Weight, product
+from refdiff.kernels.cpu.panels import Weight
+from refdiff.kernels.cpu.product import product
 from refdiff.kernels.cpu.vector import PLAIN, TILES, tile_of
 from tests.kernels.threads import assert_same_bits
 

@@ -21,7 +21,8 @@ from refdiff.kernels.cpu.common import (
     scratch,
 )
 from refdiff.kernels.cpu.halves import FLOAT32, PAIR, in_pairs, narrowed
-from refdiff.kernels.cpu.product import gather_columns, transpose
+from refdiff.kernels.cpu.panels import gather_columns, transpose
+from refdiff.kernels.cpu.repeats import once
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import SHORT, multiply_tile, pair_rows
 from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, put_float
@@ -276,4 +277,4 @@ def _merge_heads(x: np.ndarray) -> np.ndarray:
     return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
 
 
-KERNELS = {"softmax": softmax, "attention": attention, "attention_vjp": attention_vjp}
+KERNELS = {"softmax": softmax, "attention": once(attention, 3), "attention_vjp": attention_vjp}

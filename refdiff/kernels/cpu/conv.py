@@ -8,7 +8,9 @@ from refdiff.kernels.cpu import winograd, winograd_gradient
 from refdiff.kernels.cpu.common import nchw, nhwc, padded_nhwc, require_float32, require_numbers
 from refdiff.kernels.cpu.gradient import weight_gradient
 from refdiff.kernels.cpu.halves import in_pairs, readable
-from refdiff.kernels.cpu.product import Weight, product
+from refdiff.kernels.cpu.panels import Weight
+from refdiff.kernels.cpu.product import product
+from refdiff.kernels.cpu.repeats import once
 from refdiff.kernels.cpu.resample import upsample_nearest, upsample_nearest_vjp
 from refdiff.ops.conv import Padding
 
@@ -27,7 +29,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, 
     flat = Weight(
         np.ascontiguousarray(weight).reshape(-1), (len(weight), tall * wide, x.shape[1]), (weight[0].size, 1, tall * wide)
     )
-    y = product(image.reshape(-1), begins, _taps(image, tall, wide), flat, bias, pairs=in_pairs(x.shape[1]))
+    y = product(image.reshape(-1), begins, _taps(image, tall, wide), flat, bias, pictures=len(x), pairs=in_pairs(x.shape[1]))
     return nchw(y.reshape(len(x), rows, columns, -1))
 
 
@@ -136,7 +138,7 @@ def _taps(image: np.ndarray, tall: int, wide: int) -> np.ndarray:
 
 
 KERNELS = {
-    "conv2d": conv2d,
+    "conv2d": once(conv2d, 1),
     "conv2d_vjp": conv2d_vjp,
     "upsample_conv2d": upsample_conv2d,
     "upsample_conv2d_vjp": upsample_conv2d_vjp,

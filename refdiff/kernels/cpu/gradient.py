@@ -11,7 +11,8 @@ import numpy as np
 
 from refdiff.kernels.cpu.common import PER_NUMBER, jit, parallel, part, scratch
 from refdiff.kernels.cpu.halves import FLOAT32
-from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS, transpose
+from refdiff.kernels.cpu.panels import COLUMNS, ROWS, transpose
+from refdiff.kernels.cpu.product import DEPTH
 from refdiff.kernels.cpu.tile import multiply_tile
 from refdiff.kernels.cpu.vector import copy_row
 

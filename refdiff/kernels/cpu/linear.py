@@ -6,7 +6,9 @@ import numpy as np
 
 from refdiff.kernels.cpu.common import require_float32, require_numbers
 from refdiff.kernels.cpu.halves import in_pairs, readable
-from refdiff.kernels.cpu.product import WHOLE, Weight, product
+from refdiff.kernels.cpu.panels import Weight
+from refdiff.kernels.cpu.product import WHOLE, product
+from refdiff.kernels.cpu.repeats import once
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -15,7 +17,7 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.nda
     require_numbers(x, weight)
     flat, matrix = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.ascontiguousarray(readable(weight))
     rows = np.arange(len(flat)) * x.shape[-1]
-    y = product(flat.reshape(-1), rows, WHOLE, as_weight(matrix), bias, pairs=in_pairs(x.shape[-1]))
+    y = product(flat.reshape(-1), rows, WHOLE, as_weight(matrix), bias, pictures=len(x), pairs=in_pairs(x.shape[-1]))
     return y.reshape(*x.shape[:-1], len(matrix))
 
 
@@ -34,4 +36,4 @@ def linear_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: np.ndarray
     return dx, dweight, None if bias is None else np.ones(len(rows), dtype=np.float32) @ rows
 
 
-KERNELS = {"linear": linear, "linear_vjp": linear_vjp}
+KERNELS = {"linear": once(linear, 1), "linear_vjp": linear_vjp}

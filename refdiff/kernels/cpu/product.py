@@ -6,54 +6,38 @@ convolution one for every place of its window, and `rows` say where the windows 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from refdiff.kernels.cpu import common
+from refdiff.kernels.cpu import common, strassen
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
 from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, narrowed, source
+from refdiff.kernels.cpu.panels import COLUMNS, LINE, ROWS, SLICE, Weight, fetch_span, pack, pack_pairs
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.tile import multiply_tile, pair_rows
-from refdiff.kernels.cpu.vector import (
-    TILE,
-    bytes_of,
-    copy_row,
-    fetch,
-    fetch_to_write,
-    integer_at,
-    move_number,
-    put_float,
-    transpose_square,
-)
+from refdiff.kernels.cpu.tile import multiply_tile
+from refdiff.kernels.cpu.vector import bytes_of, fetch_to_write, integer_at
 
-ROWS, COLUMNS, LANES = TILE
 DEPTH = 384  # of one step, in float32 or pairs of bfloat16: a panel of so many rows stays in the first cache
 STRIPE = 16 * ROWS  # rows of `a` in one step, whose sums stay in the second cache
 PACKED = 1 << 16  # floats or pairs of packed columns in one step, which stay there too
-LINE = 64  # bytes of a line of a cache
-SLICE = 8  # channels whose windows are packed at a time
-NOTHING = np.float32(0)
 WHOLE = np.zeros(1, dtype=np.int64)  # the starts of one segment, from the beginning of a row
 
 
-class Weight(NamedTuple):
-    """A weight [columns,segments,depth] in flat memory: how many numbers lie from one column, segment, and k to the next.
-
-    Its numbers are of a dtype that KINDS has, and widened as they are packed.
-    """
-
-    flat: np.ndarray
-    shape: tuple[int, int, int]
-    steps: tuple[int, int, int]
-
-
 def product(
-    a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray | None, *, pairs: bool = False
+    a: np.ndarray,
+    rows: np.ndarray,
+    starts: np.ndarray,
+    weight: Weight,
+    bias: np.ndarray | None,
+    *,
+    pictures: int = 1,
+    pairs: bool = False,
 ) -> np.ndarray:
-    """The product as the module says it; every number is summed in one order, from the bias on, whatever the number of threads.
+    """The product as the module says it; every number is summed in one order, whatever the number of threads.
 
-    With `pairs` both factors are rounded to bfloat16; the depth must then be even.
+    The rows are those of so many pictures of one size, and the numbers of each the same as of that picture alone. With `pairs`
+    both factors are rounded to bfloat16; the depth must then be even.
     Shapes: [?], [M], [S], [N,S,K], [N] -> [M,N]
     """
     count, (columns, segments, depth) = len(rows), weight.shape
@@ -61,6 +45,8 @@ def product(
     first = np.zeros(panels * COLUMNS, dtype=np.float32)
     if bias is not None:
         first[:columns] = bias
+    if not pairs and strassen.fits(count // pictures, weight.shape):
+        return strassen.product(a[starts[0] :], rows, pictures, weight, first)
     places = np.full((stripes + 1) * ROWS, rows[-1], dtype=np.int64)
     places[:count] = rows
     out = result(stripes * ROWS, panels * COLUMNS)
@@ -112,7 +98,7 @@ def _product(lines, panels, at, weight, spare, packed):
     for first in range(panels[0], panels[1], panels[2]):
         last = min(first + panels[2], panels[1])
         for p in range(first, last):
-            _pack(weight, p, spare, packed + (p - first) * size)
+            pack(weight, p, spare, packed + (p - first) * size)
         _multiply(lines, first, last, at, weight[2], packed, FLOAT32)
 
 
@@ -123,7 +109,7 @@ def _product_of_pairs(lines, panels, at, weight, spare, packed, paired):
     for first in range(panels[0], panels[1], panels[2]):
         last = min(first + panels[2], panels[1])
         for p in range(first, last):
-            _pack_pairs(weight, p, spare, packed + (p - first) * size, paired)
+            pack_pairs(weight, p, spare, packed + (p - first) * size, paired)
         _multiply(lines, first, last, at, weight[2], packed, PAIR)
 
 
@@ -152,93 +138,3 @@ def _multiply(lines, p0, p1, at, shape, packed, kind):
                         # The rows of the next tile are asked for meanwhile.
                         for i in range((p - p0) * ROWS // (p1 - p0), (p - p0 + 1) * ROWS // (p1 - p0)):
                             fetch_span(left + number * integer_at(rows + 8 * (m + ROWS + i)), number * deep)
-
-
-@part
-def fetch_span(start: Any, size: Any) -> None:
-    """Ask for so many bytes of memory."""
-    for i in range(0, size, LINE):
-        fetch(start + i)
-
-
-@part
-def fetch_rows(rows: Any, first: Any, size: Any) -> None:
-    """Ask for the bytes first..first+size of rows of memory: (where they begin, from row to row, their number, bytes of each)."""
-    start, step, many, width = rows
-    for i in range(first, min(first + size, many * width), LINE):
-        fetch(start + i // width * step + i % width)
-
-
-@part
-def _pack_pairs(weight, panel, spare, packed, paired):
-    """The same as pairs of bfloat16 that follow one another in k; there must be room for a panel of float32."""
-    flat, kind, (columns, segments, depth), (column, segment, place) = weight
-    if paired:
-        first, left = flat + 2 * panel * COLUMNS * column, columns - panel * COLUMNS
-        for s in range(segments):
-            to = packed + 2 * s * depth * COLUMNS
-            # A pair is moved as if it were one float.
-            gather_columns(first + 2 * s * segment, column // 2, left, depth // 2, to, FLOAT32)
-    else:
-        _pack(weight, panel, spare, packed)
-        for i in range(segments * depth // 2):
-            pair_rows(packed + 8 * i * COLUMNS, packed + 4 * i * COLUMNS)
-
-
-@part
-def _pack(weight, panel, spare, packed):
-    """packed[(s depth + k) COLUMNS + j] = weight[panel COLUMNS + j, s, k], 0 beyond the last column.
-
-    `weight` is its address, kind, shape and steps; `spare` the address of SLICE * segments rows of a panel.
-    """
-    flat, kind, (columns, segments, depth), (column, segment, place) = weight
-    size = bytes_of(kind)
-    first, left = flat + size * panel * COLUMNS * column, columns - panel * COLUMNS
-    if column == 1 and left >= COLUMNS and size == 4:
-        for s in range(segments):
-            for k in range(depth):
-                copy_row(first + 4 * (s * segment + k * place), packed + 4 * (s * depth + k) * COLUMNS)
-    elif place == 1:
-        for s in range(segments):
-            gather_columns(first + size * s * segment, column, left, depth, packed + 4 * s * depth * COLUMNS, kind)
-    elif segment == 1 and place == segments:
-        for k0 in range(0, depth, SLICE):
-            deep = min(SLICE, depth - k0)
-            gather_columns(first + size * k0 * segments, column, left, deep * segments, spare, kind)
-            for k in range(deep):
-                for s in range(segments):
-                    copy_row(spare + 4 * (k * segments + s) * COLUMNS, packed + 4 * (s * depth + k0 + k) * COLUMNS)
-    else:
-        for s in range(segments):
-            for k in range(depth):
-                at, to = first + size * (s * segment + k * place), packed + 4 * (s * depth + k) * COLUMNS
-                for j in range(COLUMNS):
-                    if j < left:
-                        move_number(at + size * j * column, to + 4 * j, kind)
-                    else:
-                        put_float(NOTHING, to + 4 * j)
-
-
-@part
-def gather_columns(lines: Any, width: Any, columns: Any, many: Any, packed: Any, kind: Any) -> None:
-    """packed[i COLUMNS + j] = lines[width j + i] for `many` i and a panel of columns, 0 beyond so many columns.
-
-    `lines` and `packed` are addresses; the lines' numbers are of `kind`.
-    """
-    have = min(columns, COLUMNS)
-    transpose(lines, width, have, many, packed, np.int64(COLUMNS), kind)  # not its literal, for which all would be compiled again
-    for i in range(many if have < COLUMNS else 0):
-        for j in range(have, COLUMNS):
-            put_float(NOTHING, packed + 4 * (i * COLUMNS + j))
-
-
-@part
-def transpose(start: Any, step: Any, lines: Any, many: Any, target: Any, to: Any, kind: Any) -> None:
-    """target[i to + j] = start[j step + i] for so many lines j of `many` numbers i of `kind`; addresses, and steps in numbers."""
-    wide, deep, size = lines - lines % LANES, many - many % LANES, bytes_of(kind)
-    for i in range(0, deep, LANES):
-        for j in range(0, wide, LANES):
-            transpose_square(start + size * (j * step + i), step, target + 4 * (i * to + j), to, kind)
-    for i in range(many):
-        for j in range(wide if i < deep else 0, lines):
-            move_number(start + size * (j * step + i), target + 4 * (i * to + j), kind)

@@ -13,6 +13,7 @@ import numpy as np
 
 IDLE = 1 << 30  # bytes that may wait for another use: what a decoder of 512x512 pixels takes at most
 WASTE = 4  # times what is asked for, the most that is given: memory of any size would be held by what is small
+LINE = 16  # floats of a line of a cache, at which a result begins
 LEAST = 1 << 20  # bytes: smaller arrays are kept by the allocator of the process
 _idle: dict[int, np.ndarray] = {}  # the longest idle first; every step on it is one that threads cannot cut
 
@@ -26,10 +27,11 @@ def result(*shape: int) -> np.ndarray:
     size = math.prod(shape)
     if 4 * size < LEAST:
         return np.empty(shape, dtype=np.float32)
-    memory = _taken(size)
+    memory = _taken(size + LINE)
+    first = -memory.ctypes.data // 4 % LINE
     owner = np.frombuffer(memoryview(memory), dtype=np.float32)  # type: ignore[arg-type]
     weakref.finalize(owner, _give_back, memory).atexit = False
-    return owner[:size].reshape(shape)
+    return owner[first : first + size].reshape(shape)
 
 
 def _taken(size: int) -> np.ndarray:

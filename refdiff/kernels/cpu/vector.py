@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import llvmlite.binding
 from llvmlite import ir
 from numba import types
-from numba.core.cgutils import get_or_insert_function
+from numba.core.cgutils import get_or_insert_function, unpack_tuple
 from numba.extending import intrinsic
 
 
@@ -76,6 +76,41 @@ def combination(*matrices: Any, biased: bool = False) -> Any:
         return types.void(types.int64, place, types.int64, place), emit
 
     return intrinsic(combine)
+
+
+def mixture(matrix: Any, *, streaming: bool = False) -> Any:
+    """A function (sources, targets), addresses of vectors: targets[i] = the sum over j of matrix[i][j] sources[j].
+
+    With `streaming` the targets, each at a multiple of a vector's size, are written past the caches: for what is read much later.
+    """
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        sources, targets = ([_pointer(builder, at, FLOAT) for at in unpack_tuple(builder, pair)] for pair in args)
+        values = [_load(builder, source) for source in sources]
+        for value, target in zip(_combined(builder, [matrix], values), targets, strict=True):
+            store = _store(builder, value, target)
+            if streaming:
+                store.align = 4 * TILE.lanes
+                store.set_metadata("nontemporal", builder.module.add_metadata([WORD(1)]))
+        return context.get_dummy_value()
+
+    def mix(typing: Any, sources: Any, targets: Any) -> Any:
+        return types.void(types.UniTuple(types.int64, len(matrix[0])), types.UniTuple(types.int64, len(matrix))), emit
+
+    return intrinsic(mix)
+
+
+def _settle(typing: Any) -> Any:
+    """What was written past the caches is seen by other threads from here on."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+settle: Any = intrinsic(_settle)
 
 
 def _combined(builder: ir.IRBuilder, matrices: Any, values: list) -> list:
@@ -274,8 +309,8 @@ def _load(builder: ir.IRBuilder, pointer: Any) -> Any:
     return builder.load(builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
 
 
-def _store(builder: ir.IRBuilder, value: Any, pointer: Any) -> None:
-    builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+def _store(builder: ir.IRBuilder, value: Any, pointer: Any) -> Any:
+    return builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
 
 
 def _fetching(write: int, locality: int) -> Any:

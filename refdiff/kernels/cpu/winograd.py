@@ -15,7 +15,8 @@ from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, jit, nchw, nhwc, parallel, scratch
 from refdiff.kernels.cpu.halves import FLOAT32, readable, source
 from refdiff.kernels.cpu.prepared import prepared
-from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS, fetch_rows, fetch_span
+from refdiff.kernels.cpu.product import DEPTH
+from refdiff.kernels.cpu.panels import COLUMNS, ROWS, fetch_rows, fetch_span
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import multiply_tile
 from refdiff.kernels.cpu.vector import bytes_of

@@ -11,7 +11,8 @@ import numpy as np
 
 from refdiff.kernels.cpu.common import PER_NUMBER, jit, nhwc, parallel, scratch
 from refdiff.kernels.cpu.gradient import _sum_over_rows
-from refdiff.kernels.cpu.product import COLUMNS, DEPTH, ROWS
+from refdiff.kernels.cpu.panels import COLUMNS, ROWS
+from refdiff.kernels.cpu.product import DEPTH
 from refdiff.kernels.cpu.vector import combination
 from refdiff.kernels.cpu.winograd_tiles import LANES, OUT, SIDE, VECTOR, A, G, _transform_inputs
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from refdiff.kernels.cpu.common import jit, part
-from refdiff.kernels.cpu.product import gather_columns
+from refdiff.kernels.cpu.panels import gather_columns
 from refdiff.kernels.cpu.vector import TILE, bytes_of, combination
 
 OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile, and points

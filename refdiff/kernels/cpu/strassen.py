@@ -1,0 +1,176 @@
+"""The matrix product with seven eighths of its products: one step of Strassen's, in blocks that stay in the processor's caches.
+
+A group is two tiles of rows, one above the other; a pair is two panels of columns. Their blocks and the halves of the depth would
+make eight products, of which Strassen makes seven, of sums of blocks. Those sums are made as rows and panels are packed, and the
+results' as they are written, so that no whole matrix is added to another.
+
+Math: [[a, b], [c, d]] [[p, q], [r, s]], with the seven products a p, b r, (a + b - c - d) s, d (r + q - p - s), (c + d) (q - p),
+    (c + d - a) (p + s - q) and (a - c) (s - q); the results are the sums of them in RESULTS
+Source: Strassen 1969 (doi 10.1007/BF02165411), in Winograd's form; Huang et al. 2016, Strassen's Algorithm Reloaded, on sums that
+    are made while packing. Its error is that of the largest numbers of a block (Higham 2002, section 23.2.2)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refdiff.kernels.cpu import common
+from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
+from refdiff.kernels.cpu.halves import FLOAT32, source
+from refdiff.kernels.cpu.panels import COLUMNS, LANES, ROWS, Weight, fetch_span, pack
+from refdiff.kernels.cpu.results import result
+from refdiff.kernels.cpu.tile import SHORT, multiply_tile
+from refdiff.kernels.cpu.vector import bytes_of, integer_at, mixture, settle
+
+COUNT = 7
+LEFT = ((1, 0, 0, 0), (0, 1, 0, 0), (1, 1, -1, -1), (0, 0, 0, 1), (0, 0, 1, 1), (-1, 0, 1, 1), (1, 0, -1, 0))  # of a, b, c, d
+RIGHT = ((1, 0, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (-1, 1, 1, -1), (-1, 1, 0, 0), (1, -1, 0, 1), (0, -1, 0, 1))  # of p, q, r, s
+RESULTS = ((1, 1, 0, 0, 0, 0, 0), (1, 0, 1, 0, 1, 1, 0), (1, 0, 0, 1, 0, 1, 1), (1, 0, 0, 0, 1, 1, 1))  # of the products
+BASED = tuple((*line, *(int(i == j) for j in range(4))) for i, line in enumerate(RESULTS))  # and of what was there before
+_left, _right, _results, _streamed = mixture(LEFT), mixture(RIGHT), mixture(BASED), mixture(BASED, streaming=True)
+
+STRIPE = 4  # groups of rows at a time, whose packed sums stay in the second cache
+DEEPEST = 640  # of one step, so that a pair's packed sums stay there too
+PACKED = 1 << 19  # floats of packed sums of panels at a time
+TILE_BYTES = 4 * ROWS * COLUMNS
+# The least rows of one picture and depth for which it gains more than its sums cost.
+LEAST_ROWS, LEAST_DEPTH = 128, 256
+LARGE = 1 << 23  # bytes of a result that the last cache does not keep until it is read
+
+
+def fits(rows: int, shape: tuple[int, int, int]) -> bool:
+    """Whether it is taken for a picture of so many rows: large, and of whole groups, pairs and vectors of half the depth.
+
+    It does not depend on how many pictures there are, nor do the groups, so a picture's numbers are the same in any batch.
+    """
+    columns, segments, depth = shape
+    large = segments == 1 and rows >= LEAST_ROWS and depth >= LEAST_DEPTH
+    return large and columns % (2 * COLUMNS) == depth % (2 * LANES) == 0 and _heights(rows) is not None
+
+
+def _heights(rows: int) -> list[int] | None:
+    """The heights of the tiles of every group of a picture, whose two tiles are alike; None if they cannot be whole."""
+    for short in range(ROWS):
+        left = rows - 2 * SHORT * short
+        if left >= 0 and left % (2 * ROWS) == 0:
+            return [ROWS] * (left // (2 * ROWS)) + [SHORT] * short
+    return None
+
+
+def product(a: np.ndarray, rows: np.ndarray, pictures: int, weight: Weight, bias: np.ndarray) -> np.ndarray:
+    """out[m,n] = bias[n] + the sum over k of a[rows[m] + k] weight[n,0,k], for so many pictures' rows, which `fits` has taken.
+
+    Shapes: [?], [M], [N,1,K], [N] -> [M,N]
+    """
+    columns, _, depth = weight.shape
+    heights = np.array((_heights(len(rows) // pictures) or []) * pictures)
+    groups = np.stack([np.cumsum(2 * heights) - 2 * heights, heights], axis=1)
+    out, pairs = result(len(rows), columns), columns // (2 * COLUMNS)
+    args = a, np.ascontiguousarray(rows, dtype=np.int64), groups, weight, bias, out
+    work = len(rows) * columns * depth // PER_NUMBER
+    if pairs % common.THREADS == 0 or pairs >= 8 * common.THREADS:
+        parallel(_by_pairs, pairs, work, *args)
+    else:
+        parallel(_by_groups, len(groups), work, *args)
+    return out
+
+
+def _by_pairs(start: int, stop: int, a: np.ndarray, rows: np.ndarray, groups: np.ndarray, *rest: np.ndarray) -> None:
+    _part((0, len(groups)), (start, stop), a, rows, groups, *rest)
+
+
+def _by_groups(start: int, stop: int, *args: np.ndarray) -> None:
+    _part((start, stop), (0, args[-1].shape[1] // (2 * COLUMNS)), *args)
+
+
+def _part(lines: tuple, pairs: tuple, a: np.ndarray, rows: np.ndarray, groups: np.ndarray, *rest: np.ndarray) -> None:
+    """These groups and pairs of a product."""
+    weight, bias, out = rest
+    depth = weight.shape[2]
+    steps = -(-depth // DEEPEST)
+    deep = -(-depth // (steps * 2 * LANES)) * 2 * LANES
+    size = COUNT * deep // 2 * COLUMNS
+    many = min(max(PACKED // size, 1), pairs[1] - pairs[0])
+    floats = {"sums": many * size, "panels": 2 * deep * COLUMNS, "rows": STRIPE * COUNT * deep // 2 * ROWS}
+    own = *(scratch(f"strassen {name}", count) for name, count in floats.items()), scratch("seven", COUNT * ROWS * COLUMNS)
+    streams = out.nbytes >= LARGE and address(out) % (4 * LANES) == 0
+    places, zeros = np.arange(2 * ROWS).reshape(2, ROWS) % ROWS, np.zeros(COLUMNS, np.float32)
+    places *= np.array([[deep // 2], [(depth - deep * (steps - 1)) // 2]])
+    at = tuple(address(x) for x in (a, rows, groups, bias, out, places, zeros, *own))
+    _product(lines, (*pairs, many), deep, at, (*source(weight.flat), weight.shape, weight.steps), streams)
+
+
+@jit
+def _product(lines, pairs, deep, at, weight, streams):
+    """The groups `lines`, (first, last), and pairs `pairs`, (first, last, so many at a time), `deep` numbers of the depth at a time."""
+    a, rows, groups, bias, out, places, zeros, sums, panels, packed, seven = at
+    flat, kind, (columns, _, depth), steps = weight
+    for first in range(pairs[0], pairs[1], pairs[2]):
+        last = min(first + pairs[2], pairs[1])
+        for k in range(0, depth, deep):
+            half = min(deep, depth - k) // 2
+            size, lies = 4 * COUNT * half * COLUMNS, places + (0 if 2 * half == deep else 8 * ROWS)
+            stored = flat + bytes_of(kind) * k * steps[2], kind, (columns, 1, 2 * half), steps
+            for p in range(first, last):
+                for j in range(2):
+                    pack(stored, 2 * p + j, np.int64(0), panels + 8 * j * half * COLUMNS)
+                _pack_panels(panels, half, sums + (p - first) * size)
+            for g0 in range(lines[0], lines[1], STRIPE):
+                g1, to = min(g0 + STRIPE, lines[1]), 4 * COUNT * half * ROWS
+                for g in range(g0, g1):
+                    m, many = integer_at(groups + 16 * g), integer_at(groups + 16 * g + 8)
+                    _pack_rows(a + 4 * k, rows + 8 * m, many, half, packed + (g - g0) * to)
+                for p in range(first, last):
+                    for g in range(g0, g1):
+                        m, many = integer_at(groups + 16 * g), integer_at(groups + 16 * g + 8)
+                        left, right = packed + (g - g0) * to, sums + (p - first) * size
+                        for i in range(COUNT):
+                            tile = seven + i * TILE_BYTES, COLUMNS
+                            multiply_tile(left, lies, many, right, half, (zeros, 0), tile, FLOAT32)
+                            left, right = left + 4 * many * half, right + 4 * half * COLUMNS
+                        target = out + 4 * (m * columns + 2 * p * COLUMNS)
+                        base = (target, columns) if k else (bias + 8 * p * COLUMNS, 0)
+                        _finish(seven, many, base, (target, columns), streams and k + deep >= depth)
+    settle()
+
+
+@part
+def _pack_rows(a, rows, many, half, packed):
+    """The seven left factors of a group, [7,many,half]; the rows begin so many floats after `a` as stands at the address `rows`."""
+    size = 4 * many * half
+    for i in range(many):
+        top, low = a + 4 * integer_at(rows + 8 * i), a + 4 * integer_at(rows + 8 * (many + i))
+        if i + 1 < many:
+            fetch_span(a + 4 * integer_at(rows + 8 * (i + 1)), 8 * half)
+            fetch_span(a + 4 * integer_at(rows + 8 * (many + i + 1)), 8 * half)
+        for k in range(0, 4 * half, 4 * LANES):
+            to = packed + 4 * i * half + k
+            factors = to, to + size, to + 2 * size, to + 3 * size, to + 4 * size, to + 5 * size, to + 6 * size
+            _left((top + k, top + 4 * half + k, low + k, low + 4 * half + k), factors)
+
+
+@part
+def _pack_panels(panels, half, packed):
+    """The seven right factors of a pair, [7,half,columns], of its panels [2,2 half,columns]."""
+    size = 4 * half * COLUMNS
+    for k in range(0, size, 4 * LANES):
+        at, to = panels + k, packed + k
+        factors = to, to + size, to + 2 * size, to + 3 * size, to + 4 * size, to + 5 * size, to + 6 * size
+        _right((at, at + 2 * size, at + size, at + 3 * size), factors)
+
+
+@part
+def _finish(seven, many, base, out, streams):
+    """The four tiles of a group and a pair: `base` and the sums of the seven products; addresses and steps as multiply_tile has them."""
+    (before, step), (to, width) = base, out
+    for i in range(many):
+        for j in range(0, 4 * COLUMNS, 4 * LANES):
+            t = seven + 4 * i * COLUMNS + j
+            top, low = before + 4 * i * step + j, before + 4 * (many + i) * step + j
+            products = t, t + TILE_BYTES, t + 2 * TILE_BYTES, t + 3 * TILE_BYTES, t + 4 * TILE_BYTES, t + 5 * TILE_BYTES
+            sources = *products, t + 6 * TILE_BYTES, top, top + 4 * COLUMNS, low, low + 4 * COLUMNS
+            above, below = to + 4 * i * width + j, to + 4 * (many + i) * width + j
+            if streams:
+                _streamed(sources, (above, above + 4 * COLUMNS, below, below + 4 * COLUMNS))
+            else:
+                _results(sources, (above, above + 4 * COLUMNS, below, below + 4 * COLUMNS))
