@@ -68,7 +68,7 @@ def product(a: np.ndarray, rows: np.ndarray, pictures: int, weight: Weight, bias
     out, pairs = result(len(rows), columns), columns // (2 * COLUMNS)
     args = a, np.ascontiguousarray(rows, dtype=np.int64), groups, weight, bias, out
     work = len(rows) * columns * depth // PER_NUMBER
-    if pairs % common.THREADS == 0 or pairs >= 8 * common.THREADS:
+    if pairs >= common.THREADS and columns > len(rows):  # the more is packed once, by one thread
         parallel(_by_pairs, pairs, work, *args)
     else:
         parallel(_by_groups, len(groups), work, *args)
