@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from refdiff.core.primitive import Unsupported
+from refdiff.kernels.cpu.bfloat16 import pair_rows
 from refdiff.kernels.cpu.common import (
     ONE,
     PER_NUMBER,
@@ -24,7 +25,7 @@ from refdiff.kernels.cpu.halves import FLOAT32, PAIR, in_pairs, narrowed
 from refdiff.kernels.cpu.panels import gather_columns, transpose
 from refdiff.kernels.cpu.repeats import once
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.tile import SHORT, multiply_tile, pair_rows
+from refdiff.kernels.cpu.tile import SHORT, multiply_tile
 from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, put_float
 from refdiff.kernels.cpu.vector_softmax import (
     add_to_scaled,

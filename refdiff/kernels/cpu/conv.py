@@ -20,7 +20,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, 
     require_float32(x, bias)
     require_numbers(x, weight)
     if winograd.is_faster(x.shape, weight.shape, stride, winograd.LEAST):
-        return winograd.conv3x3(x, weight, bias, padding=padding)
+        return winograd.conv3x3(x, weight, bias, padding=padding, pairs=in_pairs(x.shape[1]))
     weight = readable(weight)
     image = padded_nhwc(x, padding)
     tall, wide = weight.shape[2:]

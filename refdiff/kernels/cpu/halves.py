@@ -8,9 +8,9 @@ import numpy as np
 
 from refdiff.core import primitive
 from refdiff.core.primitive import Unsupported
+from refdiff.kernels.cpu.bfloat16 import PAIRS, narrow_vector
 from refdiff.kernels.cpu.common import address, jit, parallel
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.tile import PAIRS, narrow_vector
 from refdiff.kernels.cpu.vector import CONVERTS, TILE
 
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has none: the upper half of a float32, under a name that no other array has

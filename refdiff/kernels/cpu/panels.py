@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refdiff.kernels.cpu.bfloat16 import pair_rows
 from refdiff.kernels.cpu.common import part
 from refdiff.kernels.cpu.halves import FLOAT32
-from refdiff.kernels.cpu.tile import pair_rows
 from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, fetch, move_number, put_float, transpose_square
 
 ROWS, COLUMNS, LANES = TILE

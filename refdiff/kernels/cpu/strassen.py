@@ -19,8 +19,9 @@ from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part,
 from refdiff.kernels.cpu.halves import FLOAT32, source
 from refdiff.kernels.cpu.panels import COLUMNS, LANES, ROWS, Weight, fetch_span, pack
 from refdiff.kernels.cpu.results import result
+from refdiff.kernels.cpu.sums import mixture
 from refdiff.kernels.cpu.tile import SHORT, multiply_tile
-from refdiff.kernels.cpu.vector import bytes_of, integer_at, mixture, settle
+from refdiff.kernels.cpu.vector import bytes_of, integer_at, settle
 
 COUNT = 7
 LEFT = ((1, 0, 0, 0), (0, 1, 0, 0), (1, 1, -1, -1), (0, 0, 0, 1), (0, 0, 1, 1), (-1, 0, 1, 1), (1, 0, -1, 0))  # of a, b, c, d
@@ -102,7 +103,10 @@ def _part(lines: tuple, pairs: tuple, a: np.ndarray, rows: np.ndarray, groups: n
 
 @jit
 def _product(lines, pairs, deep, at, weight, streams):
-    """The groups `lines`, (first, last), and pairs `pairs`, (first, last, so many at a time), `deep` numbers of the depth at a time."""
+    """The groups `lines`, (first, last), and pairs `pairs`, (first, last, so many at a time), `deep` of the depth at a time.
+
+    `at`: the addresses that _part has.
+    """
     a, rows, groups, bias, out, places, zeros, sums, panels, packed, seven = at
     flat, kind, (columns, _, depth), steps = weight
     for first in range(pairs[0], pairs[1], pairs[2]):
@@ -136,7 +140,7 @@ def _product(lines, pairs, deep, at, weight, streams):
 
 @part
 def _pack_rows(a, rows, many, half, packed):
-    """The seven left factors of a group, [7,many,half]; the rows begin so many floats after `a` as stands at the address `rows`."""
+    """The seven left factors of a group, [7,many,half]; at the address `rows` stand how many floats after `a` each row is."""
     size = 4 * many * half
     for i in range(many):
         top, low = a + 4 * integer_at(rows + 8 * i), a + 4 * integer_at(rows + 8 * (many + i))
@@ -161,7 +165,7 @@ def _pack_panels(panels, half, packed):
 
 @part
 def _finish(seven, many, base, out, streams):
-    """The four tiles of a group and a pair: `base` and the sums of the seven products; addresses and steps as multiply_tile has them."""
+    """The four tiles of a group and a pair: `base` and sums of the seven products; places as multiply_tile has them."""
     (before, step), (to, width) = base, out
     for i in range(many):
         for j in range(0, 4 * COLUMNS, 4 * LANES):

@@ -9,8 +9,8 @@ from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
+from refdiff.kernels.cpu.bfloat16 import BFLOAT, PAIRS
 from refdiff.kernels.cpu.vector import (
-    FEATURES,
     FLOAT,
     INDEX,
     NUMBERS,
@@ -26,27 +26,8 @@ from refdiff.kernels.cpu.vector import (
     several,
 )
 
-PAIRS = bool(
-    FEATURES.get("avx512bf16")
-)  # whether the processor multiplies pairs of bfloat16, two numbers where it has one float32
 SHORT = -(-TILE.rows * 2 // 3)  # the rows of a tile where they are enough: few would else cost as much as many
 HEIGHTS = (SHORT, TILE.rows)
-
-
-class _BFloat(ir.Type):
-    """LLVM's bfloat, which llvmlite does not know."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat)
-
-    def __hash__(self) -> int:
-        return hash(_BFloat)
-
-
-BFLOAT = _BFloat()
 
 
 def _multiply_tile(typing: Any, a: Any, rows: Any, many: Any, b: Any, depth: Any, base: Any, out: Any, kind: Any) -> Any:
@@ -168,51 +149,3 @@ def _spread(builder: ir.IRBuilder, value: Any, one: Any) -> Any:
     nothing = ir.Constant(several(one), ir.Undefined)
     filled = builder.insert_element(nothing, value, WORD(0))
     return builder.shuffle_vector(filled, nothing, ir.Constant(ir.VectorType(WORD, TILE.lanes), [0] * TILE.lanes))
-
-
-def _pair_rows(typing: Any, source: Any, target: Any) -> Any:
-    """target[j] = the pair of bfloat16 nearest to source[j] and source[columns + j], for the columns of a tile; addresses."""
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        start, out = (_pointer(builder, address, FLOAT) for address in args)
-        for j in range(0, TILE.columns, TILE.lanes):
-            one, other = (_load(builder, builder.gep(start, [INDEX(j + row)])) for row in (0, TILE.columns))
-            _store(builder, _paired(builder, one, other), builder.gep(out, [INDEX(j)]))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), emit
-
-
-def _paired(builder: ir.IRBuilder, one: Any, other: Any) -> Any:
-    """The pairs of bfloat16 nearest to two vectors of float32, as a vector."""
-    first, second = (_narrowed(builder, value) for value in (one, other))
-    return builder.bitcast(builder.or_(first, builder.shl(second, _word(several(WORD), 16))), VECTOR)
-
-
-def _narrowed(builder: ir.IRBuilder, value: Any) -> Any:
-    """The bits of the bfloat16 nearest to each float32, ties to even, in the lower half of a word; NaN stays."""
-    word = several(WORD)
-    if PAIRS:
-        bits = builder.bitcast(builder.fptrunc(value, several(BFLOAT)), several(ir.IntType(16)))
-        return builder.zext(bits, word)
-    bits = builder.bitcast(value, word)
-    odd = builder.and_(builder.lshr(bits, _word(word, 16)), _word(word, 1))
-    rounded = builder.add(bits, builder.add(odd, _word(word, 0x7FFF)))
-    nan = builder.fcmp_unordered("uno", value, value)
-    return builder.lshr(builder.select(nan, builder.or_(bits, _word(word, 0x400000)), rounded), _word(word, 16))
-
-
-def _narrow_vector(typing: Any, source: Any, target: Any) -> Any:
-    """The bfloat16 nearest to each of a vector's floats at an address, written to another."""
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        half = several(ir.IntType(16))
-        value = builder.trunc(_narrowed(builder, _load(builder, _pointer(builder, args[0], FLOAT))), half)
-        builder.store(value, _pointer(builder, args[1], half), align=2)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), emit
-
-
-pair_rows: Any = intrinsic(_pair_rows)
-narrow_vector: Any = intrinsic(_narrow_vector)

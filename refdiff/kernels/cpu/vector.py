@@ -1,7 +1,7 @@
-"""What is written for the processor's vectors: small fixed sums of them, transpositions, and numbers of other widths.
+"""What is written for the processor's vectors: moves, transpositions, and numbers of other widths.
 
-Numba compiles loops well, but holds nothing in registers as it is told to; so these are built from LLVM's instructions, as is the
-tile of a matrix product in tile.py.
+Numba compiles loops well, but holds nothing in registers as it is told to; so these are built from LLVM's instructions, as are
+the sums of vectors in sums.py and the tile of a matrix product in tile.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import llvmlite.binding
 from llvmlite import ir
 from numba import types
-from numba.core.cgutils import get_or_insert_function, unpack_tuple
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 
@@ -45,99 +45,6 @@ def several(one: ir.Type, count: int = TILE.lanes) -> ir.Type:
 
 
 VECTOR = several(FLOAT)
-
-
-def combination(*matrices: Any, biased: bool = False) -> Any:
-    """A function (source, steps, target, steps): target = L source L^T, L = matrices[-1] ... matrices[0], each number one vector.
-
-    Source and target are addresses, the steps those in floats from row to row and from column to column. With `biased` one more
-    argument is the address of a vector that every number of the target has added.
-    """
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source, (row, column), target, (down, across) = args[0], _both(builder, args[1]), args[2], _both(builder, args[3])
-        count = range(len(matrices[0][0]))
-        columns = [_combined(builder, matrices, [_read(builder, source, [(row, i), (column, j)]) for i in count]) for j in count]
-        bias = _load(builder, _pointer(builder, args[4], FLOAT)) if biased else None
-        for i, line in enumerate(zip(*columns, strict=True)):
-            for j, value in enumerate(_combined(builder, matrices, list(line))):
-                _write(builder, builder.fadd(value, bias) if biased else value, target, [(down, i), (across, j)])
-        return context.get_dummy_value()
-
-    place = types.UniTuple(types.int64, 2)
-    if biased:
-
-        def combine_biased(typing: Any, source: Any, steps: Any, target: Any, target_steps: Any, bias: Any) -> Any:
-            return types.void(types.int64, place, types.int64, place, types.int64), emit
-
-        return intrinsic(combine_biased)
-
-    def combine(typing: Any, source: Any, steps: Any, target: Any, target_steps: Any) -> Any:
-        return types.void(types.int64, place, types.int64, place), emit
-
-    return intrinsic(combine)
-
-
-def mixture(matrix: Any, *, streaming: bool = False) -> Any:
-    """A function (sources, targets), addresses of vectors: targets[i] = the sum over j of matrix[i][j] sources[j].
-
-    With `streaming` the targets, each at a multiple of a vector's size, are written past the caches: for what is read much later.
-    """
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        sources, targets = ([_pointer(builder, at, FLOAT) for at in unpack_tuple(builder, pair)] for pair in args)
-        values = [_load(builder, source) for source in sources]
-        for value, target in zip(_combined(builder, [matrix], values), targets, strict=True):
-            store = _store(builder, value, target)
-            if streaming:
-                store.align = 4 * TILE.lanes
-                store.set_metadata("nontemporal", builder.module.add_metadata([WORD(1)]))
-        return context.get_dummy_value()
-
-    def mix(typing: Any, sources: Any, targets: Any) -> Any:
-        return types.void(types.UniTuple(types.int64, len(matrix[0])), types.UniTuple(types.int64, len(matrix))), emit
-
-    return intrinsic(mix)
-
-
-def _settle(typing: Any) -> Any:
-    """What was written past the caches is seen by other threads from here on."""
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), emit
-
-
-settle: Any = intrinsic(_settle)
-
-
-def _combined(builder: ir.IRBuilder, matrices: Any, values: list) -> list:
-    """The vectors `values` multiplied by one matrix after the other."""
-    for matrix in matrices:
-        values = [_sum(builder, [(float(c), v) for c, v in zip(line, values, strict=True) if c]) for line in matrix]
-    return values
-
-
-def _both(builder: ir.IRBuilder, pair: Any) -> tuple:
-    return builder.extract_value(pair, 0), builder.extract_value(pair, 1)
-
-
-def _read(builder: ir.IRBuilder, start: Any, steps: list) -> Any:
-    return _load(builder, _at(builder, start, steps))
-
-
-def _write(builder: ir.IRBuilder, value: Any, start: Any, steps: list) -> None:
-    _store(builder, value, _at(builder, start, steps))
-
-
-def _at(builder: ir.IRBuilder, start: Any, steps: list) -> Any:
-    """The place of so many of each of these steps, in floats, after an address."""
-    pointer = _pointer(builder, start, FLOAT)
-    for step, count in steps:
-        pointer = builder.gep(pointer, [builder.mul(step, INDEX(count))])
-    return pointer
 
 
 def _transpose_square(typing: Any, source: Any, source_step: Any, target: Any, target_step: Any, kind: Any) -> Any:
@@ -214,19 +121,6 @@ def _interleaved(builder: ir.IRBuilder, one: Any, other: Any, first: int) -> Any
 
 def _row(builder: ir.IRBuilder, start: Any, step: Any, i: int) -> Any:
     return builder.bitcast(builder.gep(start, [builder.mul(step, INDEX(i))]), VECTOR.as_pointer())
-
-
-def _sum(builder: ir.IRBuilder, terms: list[tuple[float, Any]]) -> Any:
-    """The sum of coefficient * vector, in the order given."""
-    fused = _fused(builder)
-    (first, total), *others = terms
-    total = total if first == 1 else builder.fmul(_constant(first), total)
-    for factor, value in others:
-        if abs(factor) == 1:
-            total = builder.fadd(total, value) if factor > 0 else builder.fsub(total, value)
-        else:
-            total = builder.call(fused, [_constant(factor), value, total])
-    return total
 
 
 def _constant(value: float) -> Any:
@@ -331,6 +225,19 @@ def _fetching(write: int, locality: int) -> Any:
 
 
 fetch, fetch_to_write = _fetching(0, 2), _fetching(1, 3)  # into the second cache, and into the first to be written
+
+
+def _settle(typing: Any) -> Any:
+    """What was written past the caches is seen by other threads from here on."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+settle: Any = intrinsic(_settle)
 
 
 def _float_of_bits(typing: Any, bits: Any) -> Any:

@@ -13,7 +13,7 @@ from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
-from refdiff.kernels.cpu.tile import _paired
+from refdiff.kernels.cpu.bfloat16 import _paired
 from refdiff.kernels.cpu.vector import (
     FEATURES,
     FLOAT,

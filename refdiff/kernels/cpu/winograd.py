@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from refdiff.kernels.cpu import common
-from refdiff.kernels.cpu.common import PER_NUMBER, jit, nchw, nhwc, parallel, scratch
-from refdiff.kernels.cpu.halves import FLOAT32, readable, source
+from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, nchw, nhwc, parallel, scratch
+from refdiff.kernels.cpu.halves import FLOAT32, PAIR, readable, source
+from refdiff.kernels.cpu.panels import COLUMNS, ROWS, fetch_rows, fetch_span
 from refdiff.kernels.cpu.prepared import prepared
 from refdiff.kernels.cpu.product import DEPTH
-from refdiff.kernels.cpu.panels import COLUMNS, ROWS, fetch_rows, fetch_span
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import multiply_tile
 from refdiff.kernels.cpu.vector import bytes_of
@@ -25,6 +25,7 @@ from refdiff.kernels.cpu.winograd_tiles import (
     OUT,
     SIDE,
     SIDE_DOUBLED,
+    TAPS,
     _transform_inputs,
     _transform_outputs,
     _transform_weights,
@@ -52,11 +53,16 @@ def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int, leas
     return large and weight[2:] == (3, 3) and stride == 1
 
 
-def conv3x3(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, padding: tuple[int, int, int, int]) -> np.ndarray:
-    """Shapes: [B,C,H,W], [O,C,3,3], [O] -> [B,O,H',W']"""
+def conv3x3(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, padding: tuple[int, int, int, int], pairs: bool = False
+) -> np.ndarray:
+    """With `pairs` both transforms are rounded to bfloat16; the channels must then be even.
+
+    Shapes: [B,C,H,W], [O,C,3,3], [O] -> [B,O,H',W']
+    """
     top, bottom, left, right = padding
     size = x.shape[2] + top + bottom - 2, x.shape[3] + left + right - 2
-    return _convolved(nhwc(x), weight, bias, (top, left), size, SIDE)
+    return _convolved(nhwc(x), weight, bias, (top, left), size, SIDE, PAIR if pairs else FLOAT32)
 
 
 def doubled_conv3x3(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -64,31 +70,33 @@ def doubled_conv3x3(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.n
 
     Shapes: [B,C,H,W], [O,C,3,3], [O] -> [B,O,2H,2W]
     """
-    return _convolved(nhwc(x), weight, bias, (1, 1), (2 * x.shape[2], 2 * x.shape[3]), SIDE_DOUBLED)
+    return _convolved(nhwc(x), weight, bias, (1, 1), (2 * x.shape[2], 2 * x.shape[3]), SIDE_DOUBLED, FLOAT32)
 
 
-def _convolved(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, padding: tuple, size: tuple, side: int) -> np.ndarray:
+def _convolved(
+    image: np.ndarray, weight: np.ndarray, bias: np.ndarray, padding: tuple, size: tuple, side: int, kind: Any
+) -> np.ndarray:
     down, across = -(-size[0] // OUT), -(-size[1] // OUT)
     first = np.zeros(_whole(len(bias), COLUMNS), np.float32)
     first[: len(bias)] = bias
     out = result(len(image), *size, len(weight))
     run = _by_tiles if down * across >= LARGE else _by_panels
-    run(image, np.ascontiguousarray(weight), first, (*padding, down, across, side), out)
+    run(image, np.ascontiguousarray(weight), first, (*padding, down, across, side), kind, out)
     return nchw(out)
 
 
-def _by_tiles(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tuple, out: np.ndarray) -> None:
+def _by_tiles(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tuple, kind: Any, out: np.ndarray) -> None:
     """Each thread does its own tiles from the first transform to the last, a block at a time."""
     side = place[4]
-    panels = prepared(f"winograd {side}", weight, lambda w: transformed_weight(w, side))
+    panels = prepared(f"winograd {side} {kind.dtype}", weight, lambda w: transformed_weight(w, side, kind))
     count = len(image) * place[2] * place[3]
     blocks = _whole(-(-count // (BLOCK if panels.nbytes <= STAYS else LARGE_BLOCK)), common.THREADS)
     work = side * side * count * panels.shape[2] * len(bias) // PER_NUMBER
-    parallel(_tiles, blocks, work, blocks, count, image, panels, bias, place, out)
+    parallel(_tiles, blocks, work, blocks, count, image, panels, bias, place, kind, out)
 
 
 def _tiles(start: int, stop: int, blocks: int, count: int, *rest: Any) -> None:
-    image, panels, bias, place, out = rest
+    image, panels, bias, place, kind, out = rest
     stripes = -(-count // ROWS)
     block = -(-stripes // blocks) * ROWS
     deep, width, points = _whole(image.shape[3], LANES), len(bias), place[4] ** 2
@@ -101,111 +109,117 @@ def _tiles(start: int, stop: int, blocks: int, count: int, *rest: Any) -> None:
         if many <= 0:  # more threads than stripes
             continue
         places = np.minimum(np.arange(_whole(many, ROWS)), many - 1) * deep
-        _transform_inputs(first, first + many, first, image, (*place, steps[0], deep, 0), patch, inputs)
+        _transform_inputs(first, first + many, first, image, (*place, steps[0], deep, 0), patch, address(inputs), kind)
         for k in range(0, panels.shape[2], DEPTH):
             size = points, many, min(DEPTH, panels.shape[2] - k), panels.shape[1]
-            _products(places, inputs[k:], panels.reshape(-1)[k * COLUMNS :], zeros, outputs, size, steps, k == 0, (0, 0, 0, 1))
+            at = tuple(address(x) for x in (places, inputs[k:], panels.reshape(-1)[k * COLUMNS :], zeros, outputs))
+            _products(at, size, steps, k == 0, (0, 0, 0, 1), kind)
         _transform_outputs(first, first + many, first, outputs, (*place[2:], 0, width, steps[3]), bias, tile, out)
 
 
-def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tuple, out: np.ndarray) -> None:
+def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tuple, kind: Any, out: np.ndarray) -> None:
     """All tiles are transformed, a slice of channels side by side; then each thread does its own groups of panels of outputs."""
     count, deep, points = len(image) * place[2] * place[3], _whole(image.shape[3], LANES), place[4] ** 2
     step = count * _whole(deep, SLICE) + SPARE
     inputs = scratch("inputs", points * step)
     work = points * count * deep
-    parallel(_inputs, count, work, image, (*place, step, SLICE, count), deep, inputs)
+    parallel(_inputs, count, work, image, (*place, step, SLICE, count), deep, kind, inputs)
     places = np.minimum(np.arange(_whole(count, ROWS)), count - 1) * SLICE
-    rest = step, readable(weight), bias, place, out
+    rest = step, readable(weight), bias, place, kind, out
     groups = -(-len(bias) // (GROUP * COLUMNS))
     parallel(_panels, groups, work * len(bias) // PER_NUMBER, places, count, inputs, *rest)
 
 
-def _inputs(start: int, stop: int, image: np.ndarray, place: tuple, deep: int, inputs: np.ndarray) -> None:
-    _transform_inputs(start, stop, 0, image, place, np.zeros((SIDE, SIDE, deep), np.float32), inputs)
+def _inputs(start: int, stop: int, image: np.ndarray, place: tuple, deep: int, kind: Any, inputs: np.ndarray) -> None:
+    _transform_inputs(start, stop, 0, image, place, np.zeros((SIDE, SIDE, deep), np.float32), address(inputs), kind)
 
 
 def _panels(start: int, stop: int, places: np.ndarray, count: int, *rest: Any) -> None:
-    inputs, step, weight, bias, place, out = rest
-    points, size, wide = place[4] ** 2, GROUP * SLICE * COLUMNS + SPARE, len(places) * GROUP * COLUMNS + SPARE
-    floats = {"packed": points * size, "outputs": points * wide, "taps": 9 * LANES * COLUMNS, "tile": OUT * OUT * GROUP * COLUMNS}
-    held = tuple(scratch(name, count) for name, count in floats.items())
-    span, steps = (start * GROUP, min(stop * GROUP, len(bias) // COLUMNS)), (step, size, SLICE * COLUMNS, wide)
-    args = steps, inputs, places, source(weight), bias, held, (*place, count), out
-    _groups(span, weight.shape[:2], *args)
+    inputs, step, weight, bias, place, kind, out = rest
+    points, panel, wide = place[4] ** 2, SLICE * kind.itemsize // 4 * COLUMNS, len(places) * GROUP * COLUMNS + SPARE
+    floats = {"packed": points * (GROUP * panel + SPARE), "outputs": points * wide, "taps": TAPS}
+    packed, outputs, taps = (scratch(name, count) for name, count in floats.items())
+    tiles, zeros = np.empty(OUT * OUT * GROUP * COLUMNS, np.float32), np.zeros(COLUMNS, np.float32)
+    span, steps = (start * GROUP, min(stop * GROUP, len(bias) // COLUMNS)), (step, GROUP * panel + SPARE, panel, wide)
+    at = tuple(address(x) for x in (places, inputs, packed, zeros, outputs, taps))
+    _groups(span, weight.shape[:2], steps, at, source(weight), bias, outputs, tiles, (*place, count), out, kind)
 
 
 @jit
-def _groups(span, shape, steps, inputs, places, weight, bias, held, place, out):
+def _groups(span, shape, steps, at, weight, bias, outputs, tiles, place, out, kind):
     """The panels of `span`, a group at a time: its weights' transforms and products, slice by slice, and then its outputs.
 
     All in one call: two threads that return to Python every few microseconds would wait for one another there.
     """
-    packed, outputs, taps, tiles = held
+    places, inputs, packed, zeros, outputs_at, taps = at
     down, across, side, count = place[2:]
-    zeros = np.zeros(COLUMNS, np.float32)
+    number = bytes_of(kind)
     for first in range(span[0], span[1], GROUP):
         column, many = first * COLUMNS, min(GROUP, span[1] - first)
         for k in range(0, shape[1], SLICE):
             deep = min(SLICE, shape[1] - k)
             for p in range(many):
-                to = packed[p * steps[2] :]
-                _transform_weights(weight, (shape[0], shape[1], side), first + p, k, deep, taps, to, steps[1])
-            size = side * side, count, deep, many
+                to = packed + 4 * p * steps[2]
+                _transform_weights(weight, (shape[0], shape[1], side), first + p, k, deep, taps, to, steps[1], kind)
+            size = side * side, count, deep * number // 4, many
             line = bytes_of(weight[1]) * 9
             then = weight[0] + line * (column * shape[1] + k + SLICE), line * shape[1], many * COLUMNS, line * SLICE
-            _products(places, inputs[k * count :], packed, zeros, outputs, size, steps, k == 0, then)
-        at, tile = (down, across, side, column, many * COLUMNS, steps[3]), tiles[: OUT * OUT * many * COLUMNS]
-        _transform_outputs(0, count, 0, outputs, at, bias[column:], tile.reshape((OUT, OUT, many * COLUMNS)), out)
+            _products((places, inputs + number * k * count, packed, zeros, outputs_at), size, steps, k == 0, then, kind)
+        where, tile = (down, across, side, column, many * COLUMNS, steps[3]), tiles[: OUT * OUT * many * COLUMNS]
+        _transform_outputs(0, count, 0, outputs, where, bias[column:], tile.reshape((OUT, OUT, many * COLUMNS)), out)
 
 
-def transformed_weight(weight: np.ndarray, side: int) -> np.ndarray:
-    """G g G^T in panels of columns, zeros beyond the last.  Shapes: [O,C,3,3] -> [side^2,panels,C,columns]"""
+def transformed_weight(weight: np.ndarray, side: int, kind: Any) -> np.ndarray:
+    """G g G^T in panels of columns, zeros beyond the last, of numbers of `kind`: words are float32 or pairs of channels.
+
+    Shapes: [O,C,3,3] -> [side^2,panels,C in words,columns]
+    """
     many, channels = weight.shape[:2]
     panels = -(-many // COLUMNS)
-    out = np.empty((side * side, panels, channels, COLUMNS), dtype=np.float32)
-    parallel(_weights, panels, side * side * weight.size, readable(weight), side, out)
+    out = np.empty((side * side, panels, channels * kind.itemsize // 4, COLUMNS), dtype=np.float32)
+    parallel(_weights, panels, side * side * weight.size, readable(weight), side, kind, out)
     return out
 
 
-def _weights(start: int, stop: int, weight: np.ndarray, side: int, out: np.ndarray) -> None:
-    taps, size = scratch("taps", 9 * LANES * COLUMNS), (*weight.shape[:2], side)
-    _whole_weights(start, stop, source(weight), size, taps, out.reshape(-1), out[0].size)
+def _weights(start: int, stop: int, weight: np.ndarray, side: int, kind: Any, out: np.ndarray) -> None:
+    _whole_weights(
+        start, stop, source(weight), (*weight.shape[:2], side), address(scratch("taps", TAPS)), address(out), out[0].size, kind
+    )
 
 
 @jit
-def _whole_weights(start, stop, weight, size, taps, out, step):
+def _whole_weights(start, stop, weight, size, taps, out, step, kind):
     """The panels start..stop of all channels, in one call for the same reason."""
     for panel in range(start, stop):
         for k in range(0, size[1], SLICE):
-            to = out[(panel * size[1] + k) * COLUMNS :]
-            _transform_weights(weight, size, panel, k, min(SLICE, size[1] - k), taps, to, step)
+            to = out + bytes_of(kind) * (panel * size[1] + k) * COLUMNS
+            _transform_weights(weight, size, panel, k, min(SLICE, size[1] - k), taps, to, step, kind)
 
 
 @jit
-def _products(places, inputs, weights, zeros, outputs, size, steps, begin, then):
-    """outputs[point] += inputs[point] weights[point], for all points, so many tiles, `depth` channels and whole panels.
+def _products(at, size, steps, begin, then, kind):
+    """outputs[point] += inputs[point] weights[point], for all points, so many tiles, `depth` words of channels and whole panels.
 
     It begins with 0 if `begin`. What is read next is asked for meanwhile: other points, and the rows of memory `then`, as
-    fetch_rows has them. `places` says where the rows of `inputs` begin. The steps are from point to point of the inputs,
-    of the weights, from panel to panel of these, and from point to point of the outputs.
+    fetch_rows has them. `at` are addresses: of how many numbers after the inputs each of their rows begins, of the inputs, the
+    weights, zeros and the outputs. The steps are from point to point of the inputs, in numbers, of the weights, from panel to
+    panel of these, and from point to point of the outputs. `kind`: as multiply_tile has it.
     """
+    places, inputs, weights, zeros, outputs = at
     points, tiles, depth, panels = size
-    width = panels * COLUMNS
-    inputs_at, places_at, weights_at = inputs.ctypes.data, places.ctypes.data, weights.ctypes.data
-    zeros_at, out_at = zeros.ctypes.data, outputs.ctypes.data
+    width, number = panels * COLUMNS, bytes_of(kind)
     calls = panels * -(-tiles // ROWS)
     spans = -(-4 * tiles * depth // calls), -(-4 * tiles * width // calls), -(-then[2] * then[3] // (calls * points))
     for point in range(points):
-        left, call = inputs_at + 4 * point * steps[0], 0
+        left, call = inputs + number * point * steps[0], 0
         for p in range(panels):
-            right = weights_at + 4 * (point * steps[1] + p * steps[2])
+            right = weights + 4 * (point * steps[1] + p * steps[2])
             for m in range(0, tiles, ROWS):
-                to = out_at + 4 * (point * steps[3] + m * width + p * COLUMNS)
-                base, step = (zeros_at, 0) if begin else (to, width)
-                multiply_tile(left, places_at + 8 * m, tiles - m, right, depth, (base, step), (to, width), FLOAT32)
-                fetch_span(left + 4 * steps[0] + call * spans[0], spans[0])  # of the next point
-                fetch_span(out_at + 4 * (point + 1) * steps[3] + call * spans[1], spans[1])
+                to = outputs + 4 * (point * steps[3] + m * width + p * COLUMNS)
+                base, step = (zeros, 0) if begin else (to, width)
+                multiply_tile(left, places + 8 * m, tiles - m, right, depth, (base, step), (to, width), kind)
+                fetch_span(left + number * steps[0] + call * spans[0], spans[0])  # of the next point
+                fetch_span(outputs + 4 * (point + 1) * steps[3] + call * spans[1], spans[1])
                 fetch_rows(then, (point * calls + call) * spans[2], spans[2])
                 call += 1
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import PER_NUMBER, jit, nhwc, parallel, scratch
+from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, nhwc, parallel, scratch
 from refdiff.kernels.cpu.gradient import _sum_over_rows
+from refdiff.kernels.cpu.halves import FLOAT32
 from refdiff.kernels.cpu.panels import COLUMNS, ROWS
 from refdiff.kernels.cpu.product import DEPTH
-from refdiff.kernels.cpu.vector import combination
+from refdiff.kernels.cpu.sums import combination
 from refdiff.kernels.cpu.winograd_tiles import LANES, OUT, SIDE, VECTOR, A, G, _transform_inputs
 
 POINTS = SIDE * SIDE
@@ -51,7 +52,9 @@ def _transform(start: int, stop: int, first: int, pictures: tuple, place: tuple,
     (wide, deep), steps, (outputs, inputs) = rest
     patch, tile = np.empty((SIDE, SIDE, deep), np.float32), np.empty((OUT, OUT, wide), np.float32)
     _transform_gradients(first + start, first + stop, first, pictures[0], (*place[2:], steps[0]), tile, outputs)
-    _transform_inputs(first + start, first + stop, first, pictures[1], (*place, SIDE, steps[1], deep, 0), patch, inputs)
+    _transform_inputs(
+        first + start, first + stop, first, pictures[1], (*place, SIDE, steps[1], deep, 0), patch, address(inputs), FLOAT32
+    )
 
 
 @jit
@@ -77,7 +80,7 @@ def _transform_gradients(start, stop, first, gradient, place, tile, out):
                         tile[u, v, c] = gradient[row // down, i + u, j + v, c] if inside else 0
         to = out.ctypes.data + 4 * (t - first) * wide
         for c in range(0, 4 * wide, VECTOR):
-            _spread(source + c, (line, wide), to + c, (SIDE * step, step))
+            _spread(source + c, (line, wide), to + c, (SIDE * step, step), FLOAT32)
 
 
 def _multiply(start: int, stop: int, tiles: int, widths: tuple, steps: tuple, both: tuple, sums: np.ndarray) -> None:
@@ -107,4 +110,4 @@ def _gather(start, stop, sums, taps):
     for o in range(start, stop):
         for c in range(0, 4 * deep, VECTOR):
             steps = SIDE * count * deep, count * deep
-            _gathered(sums_at + 4 * o * deep + c, steps, taps_at + 4 * o * 9 * deep + c, (3 * deep, deep))
+            _gathered(sums_at + 4 * o * deep + c, steps, taps_at + 4 * o * 9 * deep + c, (3 * deep, deep), FLOAT32)

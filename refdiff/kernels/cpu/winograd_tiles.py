@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from refdiff.kernels.cpu.bfloat16 import pair_rows
 from refdiff.kernels.cpu.common import jit, part
+from refdiff.kernels.cpu.halves import FLOAT32
 from refdiff.kernels.cpu.panels import gather_columns
-from refdiff.kernels.cpu.vector import TILE, bytes_of, combination
+from refdiff.kernels.cpu.sums import combination
+from refdiff.kernels.cpu.vector import TILE, bytes_of
 
 OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile, and points
 # Of a picture that is first doubled, a tile sees half as many pixels, each twice: one point is then 0 for every picture.
 SIDE_DOUBLED, SEEN_DOUBLED = 5, 4
 COLUMNS, LANES = TILE.columns, TILE.lanes
 VECTOR = 4 * LANES  # bytes
+TOGETHER = max(LANES, 2)  # channels whose weights are gathered at a time
+TAPS = (9 * TOGETHER + 2 * SIDE * SIDE) * COLUMNS  # floats of those and, of two channels, of what is then paired
 # Each transform in two steps: what a point and its negative share, even and odd, and then their sums and differences. The rows of
 # A and B are multiplied so that all their numbers are exact in float32, and near 1; G has what undoes it, and is rounded. Row p
 # of G is c (1, p, p^2), 1/c the product of p's distances from the other points times what rows p of A and B were multiplied by.
@@ -61,12 +66,12 @@ _out_doubled = combination(A_DOUBLED, biased=True)
 
 
 @jit
-def _transform_inputs(start, stop, first, image, place, patch, inputs):
-    """inputs[point,tile - first] = B^T d B for the tiles start..stop, numbered through the batch.
+def _transform_inputs(start, stop, first, image, place, patch, inputs, kind):
+    """inputs[point,tile - first] = B^T d B for the tiles start..stop, numbered through the batch, as numbers of `kind`.
 
     `place` is (top, left, down, across, side, step, wide, rows): the padding, the tiles of a picture, the points along a side,
-    the floats from point to point, the channels of a slice and its tiles, which lie together in memory; `patch` holds the inputs
-    of a tile that goes beyond the picture.
+    the numbers from point to point, the channels of a slice and its tiles, which lie together in memory; `patch` holds the inputs
+    of a tile that goes beyond the picture; `inputs` is an address.
     Shapes: [B,H,W,C], [6,6,C to whole vectors] -> [points,slices,tiles,C of a slice]
     """
     top, left, down, across, side, step, wide, rows = place
@@ -76,14 +81,14 @@ def _transform_inputs(start, stop, first, image, place, patch, inputs):
     for t in range(start, stop):
         row, i, j = t // across, stride * (t // across % down) - top, stride * (t % across) - left
         where = row // down, i, j
-        to = inputs.ctypes.data + 4 * (t - first) * wide
+        to = inputs + bytes_of(kind) * (t - first) * wide
         if deep == channels and 0 <= i <= height - seen and 0 <= j <= width - seen:
             source, line = image.ctypes.data + 4 * (((row // down) * height + i) * width + j) * channels, width * channels
         else:
             _fill(image, where, patch)
             source, line = patch.ctypes.data, SIDE * deep
         for k in range(0, deep, wide):
-            _tile_in(source + 4 * k, (line, deep), min(wide, deep - k), to + 4 * k * rows, step, side)
+            _tile_in(source + 4 * k, (line, deep), min(wide, deep - k), to + bytes_of(kind) * k * rows, step, side, kind)
 
 
 @part
@@ -99,42 +104,52 @@ def _fill(image, where, patch):
 
 
 @part
-def _tile_in(source, steps, deep, target, step, side):
+def _tile_in(source, steps, deep, target, step, side, kind):
     """B^T d B of one tile: source and target are addresses, `steps` the floats from row to row and from pixel to pixel."""
-    for c in range(0, 4 * deep, VECTOR):
+    for c in range(0, deep, LANES):
+        at, to = source + 4 * c, target + bytes_of(kind) * c
         if side == SIDE_DOUBLED:
-            _in_doubled(source + c, steps, target + c, (SIDE_DOUBLED * step, step))
+            _in_doubled(at, steps, to, (SIDE_DOUBLED * step, step), kind)
         else:
-            _in(source + c, steps, target + c, (SIDE * step, step))
+            _in(at, steps, to, (SIDE * step, step), kind)
 
 
 @jit
-def _transform_weights(weight, size, panel, first, deep, taps, out, step):
+def _transform_weights(weight, size, panel, first, deep, taps, out, step, kind):
     """out[point,c] = G g G^T for a panel of columns and the channels first..first+deep; the columns beyond the last are 0.
 
+    As `kind` says, numbers are float32 or pairs of bfloat16, of two channels that follow one another; `deep` is then even.
     Shapes: [O,C,3,3] at an address and of a kind, `weight`, and its `size` (O, C, points along a side) -> [points,deep,columns],
-    `step` floats from point to point; `taps` holds [LANES,9,columns] in between
+    `step` words of four bytes from point to point; `taps` has room for TAPS floats in between; addresses
     """
     width, column = 9 * size[1], panel * COLUMNS
-    flat, kind = weight
-    taps_at, out_at = taps.ctypes.data, out.ctypes.data
-    for c in range(0, deep, LANES):
-        many = min(LANES, deep - c)
-        start = flat + bytes_of(kind) * (column * width + 9 * (first + c))
-        gather_columns(start, width, size[0] - column, 9 * many, np.int64(taps_at), kind)
-        _weights_in(taps_at, many, out_at + 4 * c * COLUMNS, step, size[2])
+    flat, stored = weight
+    for c in range(0, deep, TOGETHER):
+        many = min(TOGETHER, deep - c)
+        start = flat + bytes_of(stored) * (column * width + 9 * (first + c))
+        gather_columns(start, width, size[0] - column, 9 * many, np.int64(taps), stored)
+        to = out + bytes_of(kind) * c * COLUMNS
+        if bytes_of(kind) == 4:
+            for i in range(many):
+                _weights_in(taps + 4 * 9 * i * COLUMNS, to + 4 * i * COLUMNS, step, size[2])
+        else:
+            spare = taps + 4 * 9 * TOGETHER * COLUMNS
+            for i in range(0, many, 2):
+                for j in range(2):
+                    _weights_in(taps + 4 * 9 * (i + j) * COLUMNS, spare + 4 * j * COLUMNS, 2 * COLUMNS, size[2])
+                for point in range(size[2] * size[2]):
+                    pair_rows(spare + 8 * point * COLUMNS, to + 2 * i * COLUMNS + 4 * point * step)
 
 
 @part
-def _weights_in(taps, many, out, step, side):
-    """G g G^T of a few channels; addresses."""
-    for c in range(many):
-        for lane in range(0, 4 * COLUMNS, VECTOR):
-            at, to = taps + 4 * 9 * c * COLUMNS + lane, out + 4 * c * COLUMNS + lane
-            if side == SIDE_DOUBLED:
-                _of_weight_doubled(at, (3 * COLUMNS, COLUMNS), to, (SIDE_DOUBLED * step, step))
-            else:
-                _of_weight(at, (3 * COLUMNS, COLUMNS), to, (SIDE * step, step))
+def _weights_in(taps, out, step, side):
+    """G g G^T of one channel and a panel of columns; addresses."""
+    for lane in range(0, 4 * COLUMNS, VECTOR):
+        at, to = taps + lane, out + lane
+        if side == SIDE_DOUBLED:
+            _of_weight_doubled(at, (3 * COLUMNS, COLUMNS), to, (SIDE_DOUBLED * step, step), FLOAT32)
+        else:
+            _of_weight(at, (3 * COLUMNS, COLUMNS), to, (SIDE * step, step), FLOAT32)
 
 
 @jit
