@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -9,8 +10,10 @@ from numba import types
 from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 
-from refdiff.kernels.cpu.bfloat16 import HALF, _store_narrow
+from refdiff.kernels.cpu.bfloat16 import HALF, _paired, _store_narrow
 from refdiff.kernels.cpu.vector import FLOAT, INDEX, NUMBERS, TILE, WORD, _constant, _fused, _load, _pointer, _store
+
+PLACE = types.UniTuple(types.int64, 2)
 
 
 def combination(*matrices: Any, biased: bool = False) -> Any:
@@ -22,23 +25,49 @@ def combination(*matrices: Any, biased: bool = False) -> Any:
     """
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source, (row, column), target, (down, across) = args[0], _both(builder, args[1]), args[2], _both(builder, args[3])
-        count = range(len(matrices[0][0]))
-        columns = [_combined(builder, matrices, [_read(builder, source, [(row, i), (column, j)]) for i in count]) for j in count]
-        bias = _load(builder, _pointer(builder, args[4], FLOAT)) if biased else None
+        source, steps, target, target_steps, last = args
+        bias = _load(builder, _pointer(builder, last, FLOAT)) if biased else None
         wide = biased or NUMBERS[signature.args[4]].stored == FLOAT
-        for i, line in enumerate(zip(*columns, strict=True)):
-            for j, value in enumerate(_combined(builder, matrices, list(line))):
-                value = builder.fadd(value, bias) if biased else value
-                pointer = _at(builder, target, [(down, i), (across, j)], FLOAT if wide else HALF)
-                (_store if wide else _store_narrow)(builder, value, pointer)
+        for value, pointer in zip(
+            _both_sides(builder, matrices, source, steps), _grid(builder, matrices, target, target_steps, wide), strict=True
+        ):
+            (_store if wide else _store_narrow)(builder, builder.fadd(value, bias) if biased else value, pointer)
         return context.get_dummy_value()
 
     def combine(typing: Any, source: Any, steps: Any, target: Any, target_steps: Any, last: Any) -> Any:
-        place = types.UniTuple(types.int64, 2)
-        return types.void(types.int64, place, types.int64, place, types.int64 if biased else last), emit
+        return types.void(types.int64, PLACE, types.int64, PLACE, types.int64 if biased else last), emit
 
     return intrinsic(combine)
+
+
+def paired_combination(*matrices: Any) -> Any:
+    """A function (source, other, steps, target, steps): the same of two sources, whose numbers become pairs of bfloat16."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        *sources, steps, target, target_steps = args
+        both = zip(*(_both_sides(builder, matrices, source, steps) for source in sources), strict=True)
+        for pair, pointer in zip(both, _grid(builder, matrices, target, target_steps, True), strict=True):
+            _store(builder, _paired(builder, *pair), pointer)
+        return context.get_dummy_value()
+
+    def combine(typing: Any, source: Any, other: Any, steps: Any, target: Any, target_steps: Any) -> Any:
+        return types.void(types.int64, types.int64, PLACE, types.int64, PLACE), emit
+
+    return intrinsic(combine)
+
+
+def _both_sides(builder: ir.IRBuilder, matrices: Any, source: Any, steps: Any) -> Iterator:
+    """The rows of L source L^T, one number after the other."""
+    (row, column), count = _both(builder, steps), range(len(matrices[0][0]))
+    columns = [_combined(builder, matrices, [_read(builder, source, [(row, i), (column, j)]) for i in count]) for j in count]
+    for line in zip(*columns, strict=True):
+        yield from _combined(builder, matrices, list(line))
+
+
+def _grid(builder: ir.IRBuilder, matrices: Any, target: Any, steps: Any, wide: bool) -> Iterator:
+    """Where they go."""
+    (down, across), count = _both(builder, steps), range(len(matrices[-1]))
+    return (_at(builder, target, [(down, i), (across, j)], FLOAT if wide else HALF) for i in count for j in count)
 
 
 def mixture(matrix: Any, *, streaming: bool = False) -> Any:

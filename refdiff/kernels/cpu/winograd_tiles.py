@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu.bfloat16 import pair_rows
 from refdiff.kernels.cpu.common import jit, part
 from refdiff.kernels.cpu.halves import FLOAT32
 from refdiff.kernels.cpu.panels import gather_columns
-from refdiff.kernels.cpu.sums import combination
+from refdiff.kernels.cpu.sums import combination, paired_combination
 from refdiff.kernels.cpu.vector import TILE, bytes_of
 
 OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile, and points
@@ -22,7 +21,7 @@ SIDE_DOUBLED, SEEN_DOUBLED = 5, 4
 COLUMNS, LANES = TILE.columns, TILE.lanes
 VECTOR = 4 * LANES  # bytes
 TOGETHER = max(LANES, 2)  # channels whose weights are gathered at a time
-TAPS = (9 * TOGETHER + 2 * SIDE * SIDE) * COLUMNS  # floats of those and, of two channels, of what is then paired
+TAPS = 9 * TOGETHER * COLUMNS  # floats of them
 # Each transform in two steps: what a point and its negative share, even and odd, and then their sums and differences. The rows of
 # A and B are multiplied so that all their numbers are exact in float32, and near 1; G has what undoes it, and is rounded. Row p
 # of G is c (1, p, p^2), 1/c the product of p's distances from the other points times what rows p of A and B were multiplied by.
@@ -55,6 +54,7 @@ A = (  # times 1, 27/16, 27/16, 1/2, 1/2 and 1
     ((1, 27 / 16, 0, 1 / 2, 0, 0), (0, 0, 9 / 8, 0, 3 / 4, 0), (0, 3 / 4, 0, 9 / 8, 0, 0), (0, 0, 1 / 2, 0, 27 / 16, 1)),
 )
 _in, _of_weight, _out = (combination(*form, biased=form is A) for form in (B, G, A))
+_of_weights = paired_combination(*G)
 
 # Of a doubled picture the point -1 is 0, so that one is among its points: 0, 1, (-1), 2, -2 and infinity.
 _TWICE = np.eye(SEEN_DOUBLED)[[0, 1, 1, 2, 2, 3]]  # which pixel each of a tile's inputs is
@@ -118,7 +118,7 @@ def _tile_in(source, steps, deep, target, step, side, kind):
 def _transform_weights(weight, size, panel, first, deep, taps, out, step, kind):
     """out[point,c] = G g G^T for a panel of columns and the channels first..first+deep; the columns beyond the last are 0.
 
-    As `kind` says, numbers are float32 or pairs of bfloat16, of two channels that follow one another; `deep` is then even.
+    As `kind` says, numbers are float32, or pairs of bfloat16 of two channels that follow one another, for pictures not doubled.
     Shapes: [O,C,3,3] at an address and of a kind, `weight`, and its `size` (O, C, points along a side) -> [points,deep,columns],
     `step` words of four bytes from point to point; `taps` has room for TAPS floats in between; addresses
     """
@@ -129,24 +129,19 @@ def _transform_weights(weight, size, panel, first, deep, taps, out, step, kind):
         start = flat + bytes_of(stored) * (column * width + 9 * (first + c))
         gather_columns(start, width, size[0] - column, 9 * many, np.int64(taps), stored)
         to = out + bytes_of(kind) * c * COLUMNS
-        if bytes_of(kind) == 4:
-            for i in range(many):
-                _weights_in(taps + 4 * 9 * i * COLUMNS, to + 4 * i * COLUMNS, step, size[2])
-        else:
-            spare = taps + 4 * 9 * TOGETHER * COLUMNS
-            for i in range(0, many, 2):
-                for j in range(2):
-                    _weights_in(taps + 4 * 9 * (i + j) * COLUMNS, spare + 4 * j * COLUMNS, 2 * COLUMNS, size[2])
-                for point in range(size[2] * size[2]):
-                    pair_rows(spare + 8 * point * COLUMNS, to + 2 * i * COLUMNS + 4 * point * step)
+        words = 4 // bytes_of(kind)
+        for i in range(0, many, words):
+            _weights_in(taps + 4 * 9 * i * COLUMNS, to + 4 * (i // words) * COLUMNS, step, size[2], words)
 
 
 @part
-def _weights_in(taps, out, step, side):
-    """G g G^T of one channel and a panel of columns; addresses."""
+def _weights_in(taps, out, step, side, words):
+    """G g G^T of one channel, or the pairs of two, and a panel of columns; addresses."""
     for lane in range(0, 4 * COLUMNS, VECTOR):
         at, to = taps + lane, out + lane
-        if side == SIDE_DOUBLED:
+        if words == 2:
+            _of_weights(at, at + 4 * 9 * COLUMNS, (3 * COLUMNS, COLUMNS), to, (SIDE * step, step))
+        elif side == SIDE_DOUBLED:
             _of_weight_doubled(at, (3 * COLUMNS, COLUMNS), to, (SIDE_DOUBLED * step, step), FLOAT32)
         else:
             _of_weight(at, (3 * COLUMNS, COLUMNS), to, (SIDE * step, step), FLOAT32)
