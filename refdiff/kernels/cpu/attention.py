@@ -30,13 +30,16 @@ from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, put_float
 from refdiff.kernels.cpu.vector_softmax import (
     add_to_scaled,
     divide_columns,
+    exceeds,
     largest_of_columns,
     powers_of_columns,
+    powers_of_tile,
     scale_columns,
 )
 
 ROWS, COLUMNS, _ = TILE
 QUERIES, KEYS = 8 * COLUMNS, 240  # of a block, whose keys and values stay in the second cache, a panel of its scores in the first
+ROOM = np.float32(60)  # how far a score may lie above the largest of earlier ones, as a power of two
 LEAST, NEVER = np.float32(-3.0e38), np.float32(-np.inf)  # before any score, and of a key that is not seen
 
 
@@ -131,7 +134,11 @@ def _attend(start: int, stop: int, sizes: tuple, q: np.ndarray, keys: np.ndarray
     factor, causal, out = rest
     line, rows = count + count % 2, -(-depth // ROWS) * ROWS
     floats = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * (rows + 1)}
-    own = *(scratch(name, size) for name, size in floats.items()), scratch("fresh", (rows + 1) * COLUMNS)
+    own = (
+        *(scratch(name, size) for name, size in floats.items()),
+        scratch("fresh", (rows + 1) * COLUMNS),
+        scratch("found", 2 * COLUMNS),
+    )
     places = np.minimum(np.arange(count + ROWS), count - 1) * heads * depth, np.minimum(np.arange(rows), depth - 1) * line
     lines = np.repeat(np.array([factor, LEAST, 0, NEVER], np.float32), COLUMNS)
     at = tuple(address(x) for x in (q, keys, values, *places, lines, scratch("tops", 2 * QUERIES), *own, out))
@@ -142,7 +149,7 @@ def _attend(start: int, stop: int, sizes: tuple, q: np.ndarray, keys: np.ndarray
 def _stream(start, stop, sizes, causal, at, kind):
     """The blocks of queries start..stop, numbered through the heads. `at`: addresses; `kind`: as multiply_tile has it."""
     blocks, heads, queries, count, depth, rows = sizes
-    q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, out = at
+    q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, found, out = at
     factor, least, zeros, never, width = lines, lines + 4 * COLUMNS, (lines + 8 * COLUMNS, 0), lines + 12 * COLUMNS, heads * depth
     number = bytes_of(kind)
     words, line = 4 // number, count + count % 2
@@ -162,13 +169,16 @@ def _stream(start, stop, sizes, causal, at, kind):
             for p in range(0, many, COLUMNS):
                 shift, top, to = s - first - p, tops + 8 * p, sums + 4 * p * (rows + 1)
                 new = fresh if s else to
-                if not causal or shift < COLUMNS:
-                    _tiles(keys + head, places + 8 * s, seen, panel + 4 * p * depth, depth // words, zeros, scores, kind)
+                factors = keys + head, places + 8 * s, panel + 4 * p * depth, depth // words
+                values_at = values + number * (h * depth * line + s)
+                if s and not causal and seen == KEYS and _powers(factors, (top, least), to + whole, found, scores, kind):
+                    _tiles(values_at, steps, depth, scores, KEYS // words, (to, COLUMNS), to, kind)
+                elif not causal or shift < COLUMNS:
+                    _tiles(factors[0], factors[1], seen, factors[2], factors[3], zeros, scores, kind)
                     if seen % words:
                         copy_row(never, scores + 4 * seen * COLUMNS)  # the partner of the last key
                     _soften(scores, seen, shift if causal else -count, top, new + whole, kind)
-                    deep = -(-seen // words)
-                    _tiles(values + number * (h * depth * line + s), steps, depth, scores, deep, zeros, new, kind)
+                    _tiles(values_at, steps, depth, scores, -(-seen // words), zeros, new, kind)
                     if s:
                         add_to_scaled(to, depth, top + 4 * COLUMNS, fresh)
                         add_to_scaled(to + whole, 1, top + 4 * COLUMNS, fresh + whole)
@@ -179,13 +189,31 @@ def _stream(start, stop, sizes, causal, at, kind):
 
 
 @part
-def _tiles(a, rows, many, b, depth, zeros, out, kind):
-    """out = A B for `many` rows of A and a panel of columns; all are addresses, as multiply_tile has them."""
+def _powers(factors, tops, sums, found, scores, kind):
+    """Whether no score of a whole block is too far above the tops; then its powers are in `scores` and added to the sums.
+
+    The tops of earlier blocks need not be the largest: a power of two is as exact whatever its size.
+    """
+    (keys, places, queries, depth), (top, least) = factors, tops
+    copy_row(sums, found)
+    copy_row(least, found + 4 * COLUMNS)
+    for i in range(0, KEYS, ROWS):
+        powers_of_tile(keys, places + 8 * i, queries, depth, top, found, scores + bytes_of(kind) * i * COLUMNS, kind)
+    if exceeds(found + 4 * COLUMNS, ROOM):
+        return False
+    copy_row(found, sums)
+    return True
+
+
+@part
+def _tiles(a, rows, many, b, depth, base, out, kind):
+    """out = base + A B for `many` rows of A and a panel of columns; all are addresses, as multiply_tile has them."""
     i = 0
     while i < many:
         # Two short tiles in the place of a whole one and a few rows.
         left = min(many - i, SHORT) if 0 < (many - i) % ROWS <= 2 * SHORT - ROWS else many - i
-        multiply_tile(a, rows + 8 * i, left, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS), kind)
+        before = base[0] + 4 * i * base[1], base[1]
+        multiply_tile(a, rows + 8 * i, left, b, depth, before, (out + 4 * i * COLUMNS, COLUMNS), kind)
         i += SHORT if left <= SHORT else ROWS
 
 

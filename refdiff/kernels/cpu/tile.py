@@ -63,13 +63,8 @@ def _emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any
             others = builder.append_basic_block("tile.more")
             builder.cbranch(builder.icmp_signed("<=", many, INDEX(height)), here, others)
         builder.position_at_end(here)
-        first = _pointer(builder, rows, INDEX)
-        starts = [builder.load(builder.gep(first, [INDEX(i)])) for i in range(height)]
-        lines = [
-            _pointer(builder, builder.add(a, builder.mul(start, INDEX(size))), WORD if size == 2 else FLOAT) for start in starts
-        ]
         begin = [_load(builder, pointer) for pointer in _vectors(builder, base, height)]
-        sums = _loop(builder, lines, b, depth, begin, _add_pairs if size == 2 else _add_products)
+        sums = tile_sums(builder, tile_lines(builder, a, rows, height, size), b, depth, begin, size == 2)
         for pointer, value in zip(_vectors(builder, out, height), sums, strict=True):
             _store(builder, value, pointer)
         builder.branch(end)
@@ -79,8 +74,16 @@ def _emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any
     return context.get_dummy_value()
 
 
-def _loop(builder: ir.IRBuilder, lines: list, b: Any, depth: Any, begin: list, add: Any) -> list:
-    """The sums after `depth` steps, one vector a row and `lanes` columns; add(builder, number, factors, sums) gives a row's."""
+def tile_lines(builder: ir.IRBuilder, a: Any, rows: Any, height: int, size: int) -> list:
+    """Where the rows of A begin, of numbers of so many bytes."""
+    first = _pointer(builder, rows, INDEX)
+    starts = [builder.load(builder.gep(first, [INDEX(i)])) for i in range(height)]
+    return [_pointer(builder, builder.add(a, builder.mul(start, INDEX(size))), WORD if size == 2 else FLOAT) for start in starts]
+
+
+def tile_sums(builder: ir.IRBuilder, lines: list, b: Any, depth: Any, begin: list, paired: bool) -> list:
+    """The sums after `depth` steps, one vector a row and `lanes` columns, from `begin` on."""
+    add = _add_pairs if paired else _add_products
     before, body, after = builder.block, builder.append_basic_block("tile"), builder.append_basic_block("tile.end")
     builder.cbranch(builder.icmp_signed(">", depth, INDEX(0)), body, after)
     builder.position_at_end(body)

@@ -5,6 +5,8 @@ It is built from LLVM's instructions like vector.py, for the loops run over rows
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from refdiff.kernels.cpu.bfloat16 import _paired
+from refdiff.kernels.cpu.tile import tile_lines, tile_sums
 from refdiff.kernels.cpu.vector import (
     FEATURES,
     FLOAT,
@@ -31,6 +34,8 @@ from refdiff.kernels.cpu.vector import (
     several,
 )
 
+VECTORS = TILE.columns // TILE.lanes  # of a row
+
 
 def _largest_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
     """tops[j] = the largest of tops[j] and x[i,j], for so many rows, at least one, of a tile's columns; NaN is passed over."""
@@ -40,7 +45,7 @@ def _largest_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
 
         def step(i: Any, tops: list) -> list:
             values = _loaded(builder, _line(builder, args[0], i))
-            return [builder.select(builder.fcmp_ordered(">", v, t), v, t) for v, t in zip(values, tops, strict=True)]
+            return [_larger(builder, *pair) for pair in zip(values, tops, strict=True)]
 
         found = _over_rows(builder, args[1], [_load(builder, place) for place in kept], step)
         for place, value in zip(kept, found, strict=True):
@@ -88,6 +93,56 @@ def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any, sums: An
     return types.void(*[types.int64] * 4, kind), emit
 
 
+def _powers_of_tile(typing: Any, a: Any, rows: Any, b: Any, depth: Any, tops: Any, found: Any, out: Any, kind: Any) -> Any:
+    """The powers of a whole tile's scores, 2^(s[i,j] - tops[j]) with s = A B, which themselves are never written.
+
+    `a`, `rows`, `b`, `depth` and `kind`: as multiply_tile has them; `found` is the address of two rows, of the sums over i and the
+    largest exponents so far, which go on; the powers become what powers_of_columns makes of them.
+    """
+    paired = kind == types.uint16
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        a, rows, b, depth, tops, found, out, _ = args
+        lines = tile_lines(builder, a, rows, TILE.rows, 2 if paired else 4)
+        scores = tile_sums(builder, lines, b, depth, [_constant(0.0)] * (TILE.rows * VECTORS), paired)
+        tops, sums, most = _loaded(builder, tops), _loaded(builder, found), _loaded(builder, _line(builder, found, INDEX(1)))
+        for i in range(0, TILE.rows, 2):
+            exponents = [builder.fsub(s, top) for s, top in zip(scores[i * VECTORS : (i + 2) * VECTORS], 2 * tops, strict=True)]
+            powers = _powers_of_two(builder, exponents, COARSE if paired else FINE)
+            for line in (slice(VECTORS), slice(VECTORS, None)):
+                sums = [builder.fadd(*pair) for pair in zip(sums, powers[line], strict=True)]
+                most = [_larger(builder, *pair) for pair in zip(exponents[line], most, strict=True)]
+            if paired:
+                powers = [_paired(builder, *pair) for pair in zip(powers[:VECTORS], powers[VECTORS:], strict=True)]
+            rows_made = range(i // 2, i // 2 + 1) if paired else range(i, i + 2)
+            places = [place for row in rows_made for place in _places(builder, _line(builder, out, INDEX(row)))]
+            for place, power in zip(places, powers, strict=True):
+                _store(builder, power, place)
+        for i, row in enumerate((sums, most)):
+            for place, value in zip(_places(builder, _line(builder, found, INDEX(i))), row, strict=True):
+                _store(builder, value, place)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 7, kind), emit
+
+
+def _exceeds(typing: Any, address: Any, limit: Any) -> Any:
+    """Whether a number of a tile's row is larger than a limit; NaN is not."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        larger = [_larger(builder, value, _constant(-math.inf)) for value in _loaded(builder, args[0])]
+        top = functools.reduce(lambda one, other: _larger(builder, one, other), larger)
+        numbers = [top] if TILE.lanes == 1 else [builder.extract_element(top, WORD(i)) for i in range(TILE.lanes)]
+        return functools.reduce(builder.or_, [builder.fcmp_ordered(">", number, args[1]) for number in numbers])
+
+    return types.boolean(types.int64, types.float32), emit
+
+
+def _larger(builder: ir.IRBuilder, value: Any, other: Any) -> Any:
+    """The larger number of each lane, `other` where `value` is NaN."""
+    return builder.select(builder.fcmp_ordered(">", value, other), value, other)
+
+
 def _by_columns(operation: str) -> Any:
     """A function (address, rows, others): x[i,j] = x[i,j] operation others[j], for so many rows, at least one, of a tile."""
 
@@ -128,6 +183,8 @@ scale_columns, divide_columns = _by_columns("fmul"), _by_columns("fdiv")
 add_to_scaled: Any = intrinsic(_add_to_scaled)
 largest_of_columns: Any = intrinsic(_largest_of_columns)
 powers_of_columns: Any = intrinsic(_powers_of_columns)
+powers_of_tile: Any = intrinsic(_powers_of_tile)
+exceeds: Any = intrinsic(_exceeds)
 # 2^r over 0 <= r < 1, least largest error: 1e-7 of 2^r, and 8e-5 for what is rounded to bfloat16 (2e-3).
 FINE = (0.9999999251, 0.6931530731, 0.2401536176, 0.05582631721, 0.0089893405, 0.001877576697)
 COARSE = (0.9999252229, 0.6958335145, 0.2260671823, 0.07802452447)
