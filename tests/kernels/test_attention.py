@@ -76,3 +76,30 @@ def test_nan_in_one_query_or_value_stays_where_it_belongs():
     got = module.attention(q, k, v, heads=1, scale=1.0, causal=False)
     assert np.isnan(got[0, 7]).all() and np.isnan(got[0, :, 3]).all()
     assert np.isfinite(np.delete(np.delete(got[0], 7, axis=0), 3, axis=1)).all()
+
+
+@pytest.mark.parametrize("rise", [-200.0, 20.0, 59.0, 61.0, 130.0, 1e4])
+@pytest.mark.parametrize("block", [1, 2])
+def test_later_keys_may_have_any_scores(rise, block):
+    """In whole blocks after the first, powers are of the distance to earlier tops, up to ROOM above them; then the tops rise."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, count, 8)).astype(F32) for count in (70, 4 * module.KEYS, 4 * module.KEYS))
+    q[..., 0], k[..., 0] = 1.0, 0.0
+    k[:, block * module.KEYS + 5 :, 0] = rise * np.log(2.0)  # of which the score rises by so many powers of two
+    k[:, 3 * module.KEYS :, 0] *= 2
+    got = module.attention(q, k, v, heads=1, scale=1.0, causal=False)
+    want = ops.attention.spec(*(a.astype(np.float64) for a in (q, k, v)), heads=1, scale=1.0, causal=False)
+    assert np.abs(got - want).max() < 1e-5 + 1e-6 * abs(rise)
+
+
+def test_infinities_and_nan_in_a_later_block_are_those_of_a_softmax():
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, count, 8)).astype(F32) for count in (40, 3 * module.KEYS, 3 * module.KEYS))
+    q[0, 3, 2] = np.nan
+    k[0, module.KEYS + 9, 5] = -np.inf
+    with np.errstate(invalid="ignore"):
+        want = ops.attention.spec(q, k, v, heads=1, scale=1.0, causal=False)
+    got = module.attention(q, k, v, heads=1, scale=1.0, causal=False)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    sound = ~np.isnan(want)
+    assert sound.any() and np.isnan(want).any() and np.abs(got - want)[sound].max() < 1e-5

@@ -14,7 +14,9 @@ import ctypes, mmap, sys
 import numpy as np
 from refdiff import ops
 from refdiff.core import primitive
-from refdiff.kernels.cpu import attention, common, conv, gradient, halves, linear, product, winograd, winograd_gradient
+from refdiff.kernels.cpu import (
+    attention, common, conv, gradient, halves, linear, panels, product, repeats, strassen, winograd, winograd_gradient
+)
 
 libc, page, kept = ctypes.CDLL(None), mmap.PAGESIZE, []
 
@@ -36,7 +38,7 @@ def array(*shape):
 def result(*shape):
     return guarded(int(np.prod(shape))).reshape(shape)
 
-for module in (attention, conv, gradient, halves, linear, product, winograd, winograd_gradient, common):
+for module in (attention, conv, gradient, halves, linear, product, repeats, strassen, winograd, winograd_gradient, common):
     for name, instead in (("scratch", lambda name, size: guarded(size)), ("result", result)):
         if hasattr(module, name):
             setattr(module, name, instead)
@@ -56,10 +58,20 @@ with primitive.mode("fast", sys.argv[1]):
     ):
         x, weight, bias = array(rows, depth), array(columns, depth), array(columns)
         check(linear.linear(x, weight, bias), ops.linear.spec(*exact(x, weight, bias)), near)
+    strassen.LEAST_ROWS = strassen.LEAST_DEPTH = 1
+    group, pair, vector = 2 * panels.ROWS, 2 * panels.COLUMNS, 2 * panels.LANES
+    for pictures, rows, depth, columns in (
+        (1, group, vector, pair), (3, 2 * group, 3 * vector, 2 * pair), (2, 6 * group, strassen.DEEPEST + vector, pair),
+    ):
+        x, weight, bias = array(pictures, rows, depth), array(columns, depth), array(columns)
+        check(linear.linear(x, weight, bias), ops.linear.spec(*exact(x, weight, bias)), near)
+    x[1:] = x[:1]
+    y = linear.KERNELS["linear"](x, weight, bias)
+    np.testing.assert_array_equal(y, linear.linear(x, weight, bias))
     for shape, weight, stride in (
         ((2, 5, 7, 9), (3, 5, 3, 3), 1), ((2, 6, 7, 9), (33, 6, 3, 3), 2), ((1, 2, 8, 8), (4, 2, 4, 4), 3),
         ((1, 10, 5, 6), (40, 10, 1, 1), 1), ((1, 48, 33, 30), (35, 48, 3, 3), 1), ((2, 512, 9, 8), (64, 512, 3, 3), 1),
-        ((1, 40, 48, 52), (32, 40, 3, 3), 1),
+        ((1, 66, 48, 46), (64, 66, 3, 3), 1), ((1, 40, 48, 52), (32, 40, 3, 3), 1),
     ):
         x, weight, bias = array(*shape), array(*weight), array(weight[0])
         constants = {"stride": stride, "padding": (1, 1, 1, 1)}
@@ -73,7 +85,7 @@ with primitive.mode("fast", sys.argv[1]):
     check(conv.upsample_conv2d(x, weight, bias), ops.upsample_conv2d.spec(*exact(x, weight, bias)), 2e-5)
     for queries, keys, depth, heads in (
         (1, 1, 2, 1), (3, 1, 1, 3), (5, 1, 13, 2), (300, 3, 26, 2), (257, 239, 8, 1), (300, 241, 14, 1), (11, 481, 40, 2),
-        (33, 28, 28, 1),
+        (33, 28, 28, 1), (33, 720, 20, 2),
     ):
         for causal in (False, True):
             q, k, v = array(2, queries, depth * heads), array(2, keys, depth * heads), array(2, keys, depth * heads)

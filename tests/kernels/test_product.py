@@ -49,7 +49,7 @@ def loop(a, rows, starts, weight, bias):
 @given(calls())
 def test_equals_its_definition(call):
     args, weight = call
-    got, want = product(*args), loop(*args[:3], weight, args[4])
+    got, want = product(*args, pictures=1), loop(*args[:3], weight, args[4])
     assert got.dtype == np.float32 and got.flags.c_contiguous
     assert np.abs(got - want).max() <= 2e-6 * np.sqrt(weight[0].size) * max(np.abs(want).max(), 1.0)
 
@@ -57,7 +57,7 @@ def test_equals_its_definition(call):
 @given(calls())
 def test_two_threads_give_the_bits_of_one(call):
     args, _ = call
-    assert_same_bits(lambda: product(*args), (1, 2, 3))
+    assert_same_bits(lambda: product(*args, pictures=1), (1, 2, 3))
 
 
 def test_a_row_has_the_same_bits_alone_and_among_many():
@@ -73,7 +73,7 @@ def test_nan_and_infinity_reach_their_row_alone():
     a[3, 5], a[11, 0] = np.nan, np.inf
     weight = np.ones((9, 8), np.float32)
     whole = Weight(weight.reshape(-1), (9, 1, 8), (8, 0, 1))
-    got = product(a.reshape(-1), np.arange(20) * 8, np.zeros(1, np.int64), whole, None)
+    got = product(a.reshape(-1), np.arange(20) * 8, np.zeros(1, np.int64), whole, None, pictures=1)
     assert np.isnan(got[3]).all() and np.isposinf(got[11]).all()
     assert (np.delete(got, [3, 11], axis=0) == 8).all()
 
@@ -99,7 +99,7 @@ from refdiff.kernels.cpu import vector
 llvmlite.binding.get_host_cpu_features = features
 from refdiff.core import primitive
 from refdiff.golden.tolerance import to_bfloat16
-from refdiff.kernels.cpu import attention, halves, linear, winograd
+from refdiff.kernels.cpu import attention, halves, linear, strassen, winograd
 from refdiff.kernels.cpu.halves import BFLOAT16
 
 assert vector.TILE == {**vector.TILES, "plain": vector.PLAIN}[sys.argv[1]]
@@ -119,18 +119,31 @@ scores = (q[0] @ q[0].T).astype(float) / 8
 p = np.exp(scores - scores.max(axis=-1, keepdims=True))
 want = p / p.sum(axis=-1, keepdims=True) @ q[0]
 assert np.abs(attention.attention(q, q, q, heads=1, scale=1 / 8, causal=False) - want).max() < 1e-5
+strassen.LEAST_ROWS = strassen.LEAST_DEPTH = 1
+rows, deep, many = 4 * strassen.SHORT + 2 * vector.TILE.rows, 4 * vector.TILE.lanes, 4 * vector.TILE.columns
+tokens, matrix = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, rows, deep), (many, deep)))
+direct = linear.linear(tokens.reshape(-1, deep), matrix, None).reshape(2, rows, many)
+seven = linear.linear(tokens, matrix, None)
+assert strassen.fits(rows, (many, 1, deep)) and not (seven == direct).all() and np.abs(seven - direct).max() < 1e-4
 halves.MULTIPLIES = True
 with primitive.mode("fast", "bfloat16"):
     rounded = brain.astype(np.uint32) << 16
     y = linear.linear(x, brain.view(BFLOAT16), b)
     assert np.abs(y - (to_bfloat16(x).astype(float) @ rounded.view(np.float32).T.astype(float) + b)).max() < 1e-4
-    for length in (61, 2 * attention.KEYS + 9):
+    for length in (61, 3 * attention.KEYS + 9):
         k, v = rng.standard_normal((2, 1, length, 20)).astype(np.float32)
         scores = q[0].astype(float) @ k[0].T.astype(float) / 8
         seen = np.arange(length) <= np.arange(len(scores))[:, None]
         p = np.where(seen, np.exp(scores - np.where(seen, scores, -np.inf).max(axis=-1, keepdims=True)), 0)
         away = attention.attention(q, k, v, heads=1, scale=1 / 8, causal=True) - p / p.sum(axis=-1, keepdims=True) @ v[0]
         assert 1e-4 < np.abs(away).max() < 3e-2, away
+        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        away = attention.attention(q, k, v, heads=1, scale=1 / 8, causal=False) - p / p.sum(axis=-1, keepdims=True) @ v[0]
+        assert 1e-5 < np.abs(away).max() < 3e-2, away
+    image, kernel = image[:, :32], kernel[:, :32]
+    y = winograd.conv3x3(image, kernel, b[:35], padding=(1, 1, 1, 1), pairs=True)
+    away = y - winograd.conv3x3(image, kernel, b[:35], padding=(1, 1, 1, 1))
+    assert 5e-3 < np.linalg.norm(away) / np.linalg.norm(y) < 1.4e-2, away
 """
 
 

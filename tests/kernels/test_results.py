@@ -70,3 +70,8 @@ def test_small_arrays_are_the_allocators():
     assert x.base is None
     del x
     assert results.idle() == 0
+
+
+def test_large_results_begin_at_a_line_of_a_cache():
+    arrays = [result(MANY + i, 3) for i in range(5)]
+    assert {a.ctypes.data % 64 for a in arrays} == {0}

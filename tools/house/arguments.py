@@ -10,7 +10,7 @@ from house.source import Function, Source, Violation, parameters
 NUMERIC_PACKAGES = tuple(f"refdiff/{name}/" for name in ("ops", "models", "diffusion", "samplers", "kernels"))
 # They hand on to what knows the names: an op, a part of a model, a pipeline, click.
 MAY_TAKE_KWARGS = (
-    *("refdiff/core/primitive.py", "refdiff/core/tap.py", "refdiff/pipelines/", "refdiff/cli/"),
+    *("refdiff/core/primitive.py", "refdiff/core/tap.py", "refdiff/pipelines/", "refdiff/cli/", "refdiff/kernels/cpu/repeats.py"),
     *("refdiff/golden/mutants/", "refdiff/golden/recording.py", "refdiff/golden/tolerance.py"),
 )
 WRITING_METHODS = {

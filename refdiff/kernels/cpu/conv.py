@@ -117,7 +117,7 @@ def _input_gradient(g: np.ndarray, shape: tuple[int, ...], weight: np.ndarray, s
             )
             flat = Weight(part.reshape(-1), (channels, down * across, len(weight)), (1, len(weight) * channels, channels))
             taps = _taps(image, down, across)[::-1]
-            into[:] = product(image.reshape(-1), begins, taps, flat, None).reshape(into.shape)
+            into[:] = product(image.reshape(-1), begins, taps, flat, None, pictures=batch).reshape(into.shape)
     return nchw(dx)
 
 

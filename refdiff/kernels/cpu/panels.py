@@ -45,7 +45,7 @@ def fetch_rows(rows: Any, first: Any, size: Any) -> None:
 
 
 @part
-def pack_pairs(weight, panel, spare, packed, paired):
+def pack_pairs(weight: Any, panel: Any, spare: Any, packed: Any, paired: Any) -> None:
     """A panel as pairs of bfloat16 that follow one another in k; there must be room for a panel of float32."""
     flat, kind, (columns, segments, depth), (column, segment, place) = weight
     if paired:
@@ -61,7 +61,7 @@ def pack_pairs(weight, panel, spare, packed, paired):
 
 
 @part
-def pack(weight, panel, spare, packed):
+def pack(weight: Any, panel: Any, spare: Any, packed: Any) -> None:
     """packed[(s depth + k) COLUMNS + j] = weight[panel COLUMNS + j, s, k], 0 beyond the last column.
 
     `weight` is its address, kind, shape and steps; `spare` the address of SLICE * segments rows of a panel.

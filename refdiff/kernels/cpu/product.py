@@ -31,7 +31,7 @@ def product(
     weight: Weight,
     bias: np.ndarray | None,
     *,
-    pictures: int = 1,
+    pictures: int,
     pairs: bool = False,
 ) -> np.ndarray:
     """The product as the module says it; every number is summed in one order, whatever the number of threads.

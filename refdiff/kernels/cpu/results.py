@@ -27,18 +27,21 @@ def result(*shape: int) -> np.ndarray:
     size = math.prod(shape)
     if 4 * size < LEAST:
         return np.empty(shape, dtype=np.float32)
-    memory = _taken(size + LINE)
-    first = -memory.ctypes.data // 4 % LINE
+    memory = _taken(size)
     owner = np.frombuffer(memoryview(memory), dtype=np.float32)  # type: ignore[arg-type]
     weakref.finalize(owner, _give_back, memory).atexit = False
-    return owner[first : first + size].reshape(shape)
+    return owner[:size].reshape(shape)
 
 
 def _taken(size: int) -> np.ndarray:
     """The smallest idle memory of so many floats and no more than WASTE times as many, or fresh memory."""
     fits = [(memory.size, key) for key, memory in list(_idle.items()) if size <= memory.size <= WASTE * size]
     found = _idle.pop(min(fits)[1], None) if fits else None
-    return np.empty(size, dtype=np.float32) if found is None else found
+    if found is not None:
+        return found
+    fresh = np.empty(size + LINE, dtype=np.float32)
+    first = -fresh.ctypes.data // 4 % LINE
+    return fresh[first : first + size]
 
 
 def _give_back(memory: np.ndarray) -> None:

@@ -12,6 +12,8 @@ Source: Strassen 1969 (doi 10.1007/BF02165411), in Winograd's form; Huang et al.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from refdiff.kernels.cpu import common
@@ -76,15 +78,15 @@ def product(a: np.ndarray, rows: np.ndarray, pictures: int, weight: Weight, bias
     return out
 
 
-def _by_pairs(start: int, stop: int, a: np.ndarray, rows: np.ndarray, groups: np.ndarray, *rest: np.ndarray) -> None:
+def _by_pairs(start: int, stop: int, a: np.ndarray, rows: np.ndarray, groups: np.ndarray, *rest: Any) -> None:
     _part((0, len(groups)), (start, stop), a, rows, groups, *rest)
 
 
-def _by_groups(start: int, stop: int, *args: np.ndarray) -> None:
+def _by_groups(start: int, stop: int, *args: Any) -> None:
     _part((start, stop), (0, args[-1].shape[1] // (2 * COLUMNS)), *args)
 
 
-def _part(lines: tuple, pairs: tuple, a: np.ndarray, rows: np.ndarray, groups: np.ndarray, *rest: np.ndarray) -> None:
+def _part(lines: tuple, pairs: tuple, a: np.ndarray, rows: np.ndarray, groups: np.ndarray, *rest: Any) -> None:
     """These groups and pairs of a product."""
     weight, bias, out = rest
     depth = weight.shape[2]

@@ -96,7 +96,7 @@ def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any, sums: An
 def _powers_of_tile(typing: Any, a: Any, rows: Any, b: Any, depth: Any, tops: Any, found: Any, out: Any, kind: Any) -> Any:
     """The powers of a whole tile's scores, 2^(s[i,j] - tops[j]) with s = A B, which themselves are never written.
 
-    `a`, `rows`, `b`, `depth` and `kind`: as multiply_tile has them; `found` is the address of two rows, of the sums over i and the
+    `a`, `rows`, `b`, `depth`, `kind`: as multiply_tile has them; `found` is the address of two rows, of the sums over i and the
     largest exponents so far, which go on; the powers become what powers_of_columns makes of them.
     """
     paired = kind == types.uint16
