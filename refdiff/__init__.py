@@ -24,8 +24,8 @@ def load(
     """Open a model for drawing: None is the embedded one, otherwise a folder in the diffusers layout.
 
     With `low_memory` each network is in memory only while it works: the same pictures, slower. In the dtype "bfloat16" weights
-    take two bytes, and where the processor multiplies bfloat16 so do linear layers, convolutions and attention, in two thirds of the
-    time; recipes say so under "products".
+    take two bytes, and where the processor multiplies bfloat16 so do linear layers, convolutions and attention, which is faster;
+    recipes say so under "products".
 
     Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels
     """
@@ -37,9 +37,9 @@ def load(
 class use_kernels:
     """Run ops and models with the kernels "spec" or "fast" from here on, or inside a with block.
 
-    With `products` "bfloat16" the fast kernels of this thread round what linear layers, attention and convolutions multiply to
-    it, in Winograd's form the transforms of what they multiply, and sum in float32, where the processor has instructions for that.
-    Products of an odd depth and gradients stay float32.
+    With `products` "bfloat16" the fast kernels of this thread round what linear layers, attention and convolutions multiply to it,
+    in Winograd's form its transforms, and sum in float32, where the processor has instructions for that. Products of an odd depth,
+    Winograd's of a doubled picture, and gradients stay float32.
 
     Raises: BadRequest for any other word, and for "bfloat16" with the specification
     """

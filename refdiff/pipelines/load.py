@@ -36,8 +36,8 @@ def load_pipeline(path_or_name: Path | str | None, *, device: str, dtype: str, k
 
     The fast kernels widen float16 as they use it, so there it stays as it is stored. With `low_memory` each network is in memory
     only while it works: the bits are the same. In "bfloat16" matrices and kernels of convolutions are rounded to that, two bytes
-    a number, and so is what they and attention multiply where the processor has instructions for it, but for convolutions in
-    Winograd's form; the rest, and all sums, are float32.
+    a number, and so is what they and attention multiply where the processor has instructions for it; the rest, and all sums, are
+    float32.
 
     Raises: BadRequest for a folder that cannot be read, an unknown device, dtype or kind of kernels, for bfloat16 without the
         fast kernels on the cpu, and for low memory without those in float32 or bfloat16

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff import ops
+from refdiff.core import primitive
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu import attention as module
+from refdiff.kernels.cpu import halves
+from refdiff.kernels.cpu.vector import PLAIN, TILES
 from tests.kernels.threads import assert_same_bits
 from tests.ops.arrays import reals, relative_error
 
@@ -80,16 +83,37 @@ def test_nan_in_one_query_or_value_stays_where_it_belongs():
 
 @pytest.mark.parametrize("rise", [-200.0, 20.0, 59.0, 61.0, 130.0, 1e4])
 @pytest.mark.parametrize("block", [1, 2])
-def test_later_keys_may_have_any_scores(rise, block):
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+def test_later_keys_may_have_any_scores(rise, block, products, monkeypatch):
     """In whole blocks after the first, powers are of the distance to earlier tops, up to ROOM above them; then the tops rise."""
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((1, count, 8)).astype(F32) for count in (70, 4 * module.KEYS, 4 * module.KEYS))
     q[..., 0], k[..., 0] = 1.0, 0.0
     k[:, block * module.KEYS + 5 :, 0] = rise * np.log(2.0)  # of which the score rises by so many powers of two
     k[:, 3 * module.KEYS :, 0] *= 2
+    monkeypatch.setattr(halves, "MULTIPLIES", True)
+    if products == "bfloat16":
+        q[..., 1:] = 0.0  # no score is rounded in float32, but for the constant 1 / log(2) and the rise
+    with primitive.mode("fast", products):
+        got = module.attention(q, k, v, heads=1, scale=1.0, causal=False)
+    want = ops.attention.spec(*(a.astype(np.float64) for a in (q, k, v)), heads=1, scale=1.0, causal=False)
+    assert np.abs(got - want).max() < (1e-5 + 1e-6 * abs(rise) if products == "float32" else 3e-2)
+
+
+@pytest.mark.parametrize(("keys", "alike"), [(4096, False), (4096, True), (16384, False), (16384, True)])
+def test_long_sums_are_exact(keys, alike):
+    """Blocks are summed each from 0: of 16,384 equal scores in one chain the error would be 1e-4."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, count, 8)).astype(F32) for count in (33, keys, keys))
+    if alike:
+        k[0, 1:], v[0] = 0.7 * k[0, 0], np.abs(v[0]) + 1
     got = module.attention(q, k, v, heads=1, scale=1.0, causal=False)
     want = ops.attention.spec(*(a.astype(np.float64) for a in (q, k, v)), heads=1, scale=1.0, causal=False)
-    assert np.abs(got - want).max() < 1e-5 + 1e-6 * abs(rise)
+    assert relative_error(got, want) < 1e-6
+
+
+def test_a_block_is_whole_tiles_of_an_even_number_of_rows():
+    assert all(module.KEYS % tile.rows == tile.rows % 2 == 0 for tile in (*TILES.values(), PLAIN))
 
 
 def test_infinities_and_nan_in_a_later_block_are_those_of_a_softmax():

@@ -58,13 +58,17 @@ with primitive.mode("fast", sys.argv[1]):
     ):
         x, weight, bias = array(rows, depth), array(columns, depth), array(columns)
         check(linear.linear(x, weight, bias), ops.linear.spec(*exact(x, weight, bias)), near)
+    from refdiff.kernels.cpu.tile import SHORT
     strassen.LEAST_ROWS = strassen.LEAST_DEPTH = 1
     group, pair, vector = 2 * panels.ROWS, 2 * panels.COLUMNS, 2 * panels.LANES
     for pictures, rows, depth, columns in (
         (1, group, vector, pair), (3, 2 * group, 3 * vector, 2 * pair), (2, 6 * group, strassen.DEEPEST + vector, pair),
+        (2, group + 4 * SHORT, 2 * vector, 3 * pair), (1, 2 * SHORT, vector, pair),
     ):
         x, weight, bias = array(pictures, rows, depth), array(columns, depth), array(columns)
         check(linear.linear(x, weight, bias), ops.linear.spec(*exact(x, weight, bias)), near)
+        strassen.LARGE = 0 if strassen.LARGE else 1 << 23
+    x = array(2, group, depth)
     x[1:] = x[:1]
     y = linear.KERNELS["linear"](x, weight, bias)
     np.testing.assert_array_equal(y, linear.linear(x, weight, bias))

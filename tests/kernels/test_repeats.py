@@ -30,6 +30,7 @@ def fast():
 @pytest.mark.parametrize(("op", "pictures", "others", "constants"), [
     (ops.conv2d, [IMAGE], [KERNEL, BIAS], CONSTANTS),
     (ops.linear, [TOKENS], [MATRIX, BIAS], {}),
+    (ops.linear, [TOKENS.reshape(3, 13, 10, 32)], [MATRIX, BIAS], {}),
     (ops.attention, [TOKENS, TOKENS[:, :50], TOKENS[:, 50:100]], [], HEADS),
 ])  # fmt: skip
 def test_both_halves_have_the_bits_of_one(op, pictures, others, constants):
@@ -68,6 +69,13 @@ def test_half_of_each_is_computed_only_where_both_halves_of_all_are_the_same_bit
     signs[1] = -0.0
     assert called_with(signs) == [(2,)]
     assert called_with(np.zeros((2, 0), F32)) == [(2,)] and called_with(np.zeros((0, 2), F32)) == [(0,)]
+
+
+def test_a_vector_and_a_number_have_no_pictures():
+    ones, weight = np.ones(8, F32), RNG.standard_normal((5, 8)).astype(F32)
+    np.testing.assert_allclose(ops.linear(ones, weight, None), weight.sum(axis=1), rtol=1e-5)
+    assert called_with(ones) == [(8,)]
+    np.testing.assert_array_equal(once(lambda x: x + 1, 1)(np.zeros((), F32)), 1)
 
 
 def test_nan_is_computed_once_or_twice_with_one_result():

@@ -94,7 +94,8 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     Queries are columns, so the panel of scores that the first product makes is what the second one takes, and a vector holds as
     many queries.
     Math: with the largest score m so far, a block of scores s makes m' = max(m, s), o' = o 2^(m - m') + the sum of v 2^(s - m')
-        and l' likewise with 1 for v; in the end o / l. Here s = log2(e) scale k q
+        and l' likewise with 1 for v; in the end o / l. Here s = log2(e) scale k q. In a whole block m' = m will do while s is at
+        most m + ROOM: o and l then hold up to 2^ROOM times as much, of which float32 has room for values up to 1e15 or so
     Shapes: [B,T,N*d], [B,S,N*d], [B,S,N*d] -> [B,T,N*d]
     Source: Milakov, Gimelshein 2018 (arXiv 1805.02867); Dao et al. 2022 (arXiv 2205.14135), algorithm 1
     """
@@ -140,7 +141,7 @@ def _attend(start: int, stop: int, sizes: tuple, q: np.ndarray, keys: np.ndarray
         scratch("found", 2 * COLUMNS),
     )
     places = np.minimum(np.arange(count + ROWS), count - 1) * heads * depth, np.minimum(np.arange(rows), depth - 1) * line
-    lines = np.repeat(np.array([factor, LEAST, 0, NEVER], np.float32), COLUMNS)
+    lines = np.repeat(np.array([factor, LEAST, 0, NEVER, 1], np.float32), COLUMNS)
     at = tuple(address(x) for x in (q, keys, values, *places, lines, scratch("tops", 2 * QUERIES), *own, out))
     _stream(start, stop, (*sizes, rows), causal, at, FLOAT32 if keys.dtype == np.float32 else PAIR)
 
@@ -150,7 +151,14 @@ def _stream(start, stop, sizes, causal, at, kind):
     """The blocks of queries start..stop, numbered through the heads. `at`: addresses; `kind`: as multiply_tile has it."""
     blocks, heads, queries, count, depth, rows = sizes
     q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, found, out = at
-    factor, least, zeros, never, width = lines, lines + 4 * COLUMNS, (lines + 8 * COLUMNS, 0), lines + 12 * COLUMNS, heads * depth
+    factor, least, nothing, never, ones = (
+        lines,
+        lines + 4 * COLUMNS,
+        lines + 8 * COLUMNS,
+        lines + 12 * COLUMNS,
+        lines + 16 * COLUMNS,
+    )
+    zeros, states, width = (nothing, 0), (nothing, least, found), heads * depth
     number = bytes_of(kind)
     words, line = 4 // number, count + count % 2
     whole = 4 * rows * COLUMNS  # bytes of a panel's sums, after which the row of their divisors lies
@@ -170,18 +178,19 @@ def _stream(start, stop, sizes, causal, at, kind):
                 shift, top, to = s - first - p, tops + 8 * p, sums + 4 * p * (rows + 1)
                 new = fresh if s else to
                 factors = keys + head, places + 8 * s, panel + 4 * p * depth, depth // words
-                values_at = values + number * (h * depth * line + s)
-                if s and not causal and seen == KEYS and _powers(factors, (top, least), to + whole, found, scores, kind):
-                    _tiles(values_at, steps, depth, scores, KEYS // words, (to, COLUMNS), to, kind)
-                elif not causal or shift < COLUMNS:
+                near = s > 0 and not causal and seen == KEYS and _powers(factors, top, states, new + whole, scores, kind)
+                if not near and (not causal or shift < COLUMNS):
                     _tiles(factors[0], factors[1], seen, factors[2], factors[3], zeros, scores, kind)
                     if seen % words:
                         copy_row(never, scores + 4 * seen * COLUMNS)  # the partner of the last key
                     _soften(scores, seen, shift if causal else -count, top, new + whole, kind)
+                if not causal or shift < COLUMNS:
+                    values_at = values + number * (h * depth * line + s)
                     _tiles(values_at, steps, depth, scores, -(-seen // words), zeros, new, kind)
                     if s:
-                        add_to_scaled(to, depth, top + 4 * COLUMNS, fresh)
-                        add_to_scaled(to + whole, 1, top + 4 * COLUMNS, fresh + whole)
+                        kept = ones if near else top + 4 * COLUMNS
+                        add_to_scaled(to, depth, kept, fresh)
+                        add_to_scaled(to + whole, 1, kept, fresh + whole)
         for p in range(0, many, COLUMNS):
             to = sums + 4 * p * (rows + 1)
             divide_columns(to, depth, to + whole)
@@ -189,13 +198,14 @@ def _stream(start, stop, sizes, causal, at, kind):
 
 
 @part
-def _powers(factors, tops, sums, found, scores, kind):
-    """Whether no score of a whole block is too far above the tops; then its powers are in `scores` and added to the sums.
+def _powers(factors, top, states, sums, scores, kind):
+    """Whether no score of a whole block is too far above earlier tops; then `scores` has its powers, and `sums` their sums.
 
-    The tops of earlier blocks need not be the largest: a power of two is as exact whatever its size.
+    Those tops need not be the largest: a power of two is as exact whatever its size. `states` are rows: what sums and largest
+    distances begin with, and room for both.
     """
-    (keys, places, queries, depth), (top, least) = factors, tops
-    copy_row(sums, found)
+    (keys, places, queries, depth), (zeros, least, found) = factors, states
+    copy_row(zeros, found)
     copy_row(least, found + 4 * COLUMNS)
     for i in range(0, KEYS, ROWS):
         powers_of_tile(keys, places + 8 * i, queries, depth, top, found, scores + bytes_of(kind) * i * COLUMNS, kind)
@@ -206,14 +216,13 @@ def _powers(factors, tops, sums, found, scores, kind):
 
 
 @part
-def _tiles(a, rows, many, b, depth, base, out, kind):
-    """out = base + A B for `many` rows of A and a panel of columns; all are addresses, as multiply_tile has them."""
+def _tiles(a, rows, many, b, depth, zeros, out, kind):
+    """out = A B for `many` rows of A and a panel of columns; all are addresses, as multiply_tile has them."""
     i = 0
     while i < many:
         # Two short tiles in the place of a whole one and a few rows.
         left = min(many - i, SHORT) if 0 < (many - i) % ROWS <= 2 * SHORT - ROWS else many - i
-        before = base[0] + 4 * i * base[1], base[1]
-        multiply_tile(a, rows + 8 * i, left, b, depth, before, (out + 4 * i * COLUMNS, COLUMNS), kind)
+        multiply_tile(a, rows + 8 * i, left, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS), kind)
         i += SHORT if left <= SHORT else ROWS
 
 

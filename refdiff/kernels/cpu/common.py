@@ -64,6 +64,12 @@ def require_numbers(*arrays: np.ndarray) -> None:
         raise Unsupported("an empty array")
 
 
+def require_depth(given: int, weighed: int) -> None:
+    """Raises: Unsupported unless a weight has as many numbers as it is given; the specification then says what is wrong."""
+    if given != weighed:
+        raise Unsupported(f"{given} numbers for a weight of {weighed}")
+
+
 def nhwc(x: np.ndarray) -> np.ndarray:
     """The contiguous [B,H,W,C] array of an NCHW view; no copy where the memory already lies so."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from refdiff.kernels.cpu import winograd, winograd_gradient
-from refdiff.kernels.cpu.common import nchw, nhwc, padded_nhwc, require_float32, require_numbers
+from refdiff.kernels.cpu.common import nchw, nhwc, padded_nhwc, require_depth, require_float32, require_numbers
 from refdiff.kernels.cpu.gradient import weight_gradient
 from refdiff.kernels.cpu.halves import in_pairs, readable
 from refdiff.kernels.cpu.panels import Weight
@@ -19,6 +19,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, 
     """A weight of two bytes a number is widened as it is used.  Shapes: [B,C,H,W], [O,C,K,K], [O] -> [B,O,H',W']"""
     require_float32(x, bias)
     require_numbers(x, weight)
+    require_depth(x.shape[1], weight.shape[1])
     if winograd.is_faster(x.shape, weight.shape, stride, winograd.LEAST):
         return winograd.conv3x3(x, weight, bias, padding=padding, pairs=in_pairs(x.shape[1]))
     weight = readable(weight)
@@ -64,6 +65,7 @@ def upsample_conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.n
     """Shapes: [B,C,H,W], [O,C,3,3], [O] -> [B,O,2H,2W]"""
     require_float32(x, bias)
     require_numbers(x, weight)
+    require_depth(x.shape[1], weight.shape[1])
     size = {"height": 2 * x.shape[2], "width": 2 * x.shape[3]}
     if winograd.is_faster((*x.shape[:2], *size.values()), weight.shape, 1, winograd.LEAST):
         return winograd.doubled_conv3x3(x, weight, bias)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu.common import require_float32, require_numbers
+from refdiff.kernels.cpu.common import require_depth, require_float32, require_numbers
 from refdiff.kernels.cpu.halves import in_pairs, readable
 from refdiff.kernels.cpu.panels import Weight
 from refdiff.kernels.cpu.product import WHOLE, product
@@ -12,12 +12,16 @@ from refdiff.kernels.cpu.repeats import once
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """A weight of two bytes a number is widened as it is used.  Shapes: [...,D], [D',D], [D'] -> [...,D']"""
+    """A weight of two bytes a number is widened as it is used. The first axis of more than one counts pictures, see product.
+
+    Shapes: [...,D], [D',D], [D'] -> [...,D']
+    """
     require_float32(x, bias)
     require_numbers(x, weight)
+    require_depth(x.shape[-1], weight.shape[1])
     flat, matrix = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.ascontiguousarray(readable(weight))
-    rows = np.arange(len(flat)) * x.shape[-1]
-    y = product(flat.reshape(-1), rows, WHOLE, as_weight(matrix), bias, pictures=len(x), pairs=in_pairs(x.shape[-1]))
+    rows, pictures = np.arange(len(flat)) * x.shape[-1], len(x) if x.ndim > 1 else 1
+    y = product(flat.reshape(-1), rows, WHOLE, as_weight(matrix), bias, pictures=pictures, pairs=in_pairs(x.shape[-1]))
     return y.reshape(*x.shape[:-1], len(matrix))
 
 

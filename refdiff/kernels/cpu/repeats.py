@@ -28,7 +28,7 @@ def once(kernel: Callable, batches: int) -> Callable:
         if not all(_repeats(x) for x in pictures):
             return kernel(*args, **constants)
         y = kernel(*(x[: len(x) // 2] for x in pictures), *others, **constants)
-        return nchw(_twice(nhwc(y))) if y.ndim == 4 else _twice(y)
+        return _twice(y) if y.flags.c_contiguous else nchw(_twice(nhwc(y)))
 
     return run
 
@@ -41,8 +41,8 @@ def _twice(y: np.ndarray) -> np.ndarray:
 
 def _repeats(x: np.ndarray) -> bool:
     """Whether the second half of a batch has the bits of the first; most that do not are told by the first number."""
-    half = len(x) // 2
-    if x.dtype != np.float32 or len(x) % 2 or x[:half].size == 0:
+    half = len(x) // 2 if x.ndim else 0
+    if x.ndim < 2 or x.dtype != np.float32 or len(x) % 2 or x[:half].size == 0:
         return False
     if x[(0,) * x.ndim] != x[(half, *(0,) * (x.ndim - 1))]:
         return False

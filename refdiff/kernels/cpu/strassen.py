@@ -4,10 +4,13 @@ A group is two tiles of rows, one above the other; a pair is two panels of colum
 make eight products, of which Strassen makes seven, of sums of blocks. Those sums are made as rows and panels are packed, and the
 results' as they are written, so that no whole matrix is added to another.
 
+Its error is that of the largest numbers of a block (Higham 2002, section 23.2.2). A number that is not finite makes NaN of its own
+row and of the one over or under it in its group; one of the weight, of its column and of that in the pair's other panel.
+
 Math: [[a, b], [c, d]] [[p, q], [r, s]], with the seven products a p, b r, (a + b - c - d) s, d (r + q - p - s), (c + d) (q - p),
     (c + d - a) (p + s - q) and (a - c) (s - q); the results are the sums of them in RESULTS
-Source: Strassen 1969 (doi 10.1007/BF02165411), in Winograd's form; Huang et al. 2016, Strassen's Algorithm Reloaded, on sums that
-    are made while packing. Its error is that of the largest numbers of a block (Higham 2002, section 23.2.2)
+Source: Strassen 1969 (doi 10.1007/BF02165411), in Winograd's variant; Huang et al. 2016, Strassen's Algorithm Reloaded, on sums
+    that are made while packing
 """
 
 from __future__ import annotations
@@ -71,7 +74,7 @@ def product(a: np.ndarray, rows: np.ndarray, pictures: int, weight: Weight, bias
     out, pairs = result(len(rows), columns), columns // (2 * COLUMNS)
     args = a, np.ascontiguousarray(rows, dtype=np.int64), groups, weight, bias, out
     work = len(rows) * columns * depth // PER_NUMBER
-    if pairs >= common.THREADS and columns > len(rows):  # the more is packed once, by one thread
+    if pairs >= common.THREADS and columns > len(rows):  # the more of the two is packed once
         parallel(_by_pairs, pairs, work, *args)
     else:
         parallel(_by_groups, len(groups), work, *args)

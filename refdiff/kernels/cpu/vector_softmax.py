@@ -97,7 +97,8 @@ def _powers_of_tile(typing: Any, a: Any, rows: Any, b: Any, depth: Any, tops: An
     """The powers of a whole tile's scores, 2^(s[i,j] - tops[j]) with s = A B, which themselves are never written.
 
     `a`, `rows`, `b`, `depth`, `kind`: as multiply_tile has them; `found` is the address of two rows, of the sums over i and the
-    largest exponents so far, which go on; the powers become what powers_of_columns makes of them.
+    largest exponents so far, which go on; the powers become what powers_of_columns makes of them. Of exponents above 127 they and
+    their sums mean nothing: the caller looks at the largest. There must be an even number of rows.
     """
     paired = kind == types.uint16
 

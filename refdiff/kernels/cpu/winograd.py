@@ -112,7 +112,7 @@ def _tiles(start: int, stop: int, blocks: int, count: int, *rest: Any) -> None:
         _transform_inputs(first, first + many, first, image, (*place, steps[0], deep, 0), patch, address(inputs), kind)
         for k in range(0, panels.shape[2], DEPTH):
             size = points, many, min(DEPTH, panels.shape[2] - k), panels.shape[1]
-            at = tuple(address(x) for x in (places, inputs[k:], panels.reshape(-1)[k * COLUMNS :], zeros, outputs))
+            at = address(places), address(inputs) + 4 * k, address(panels) + 4 * k * COLUMNS, address(zeros), address(outputs)
             _products(at, size, steps, k == 0, (0, 0, 0, 1), kind)
         _transform_outputs(first, first + many, first, outputs, (*place[2:], 0, width, steps[3]), bias, tile, out)
 
