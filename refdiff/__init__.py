@@ -37,9 +37,9 @@ def load(
 class use_kernels:
     """Run ops and models with the kernels "spec" or "fast" from here on, or inside a with block.
 
-    With `products` "bfloat16" the fast kernels of this thread round what linear layers, attention and convolutions multiply to it,
-    in Winograd's form its transforms, and sum in float32, where the processor has instructions for that. Products of an odd depth,
-    Winograd's of a doubled picture, and gradients stay float32.
+    With `products` "bfloat16" the fast kernels of this thread round what linear layers, attention and convolutions multiply to
+    it, in Winograd's form its transforms, and sum in float32, where the processor has instructions for that. Products of an odd
+    depth, Winograd's of a doubled picture, and gradients stay float32.
 
     Raises: BadRequest for any other word, and for "bfloat16" with the specification
     """

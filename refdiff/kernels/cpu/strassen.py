@@ -4,7 +4,7 @@ A group is two tiles of rows, one above the other; a pair is two panels of colum
 make eight products, of which Strassen makes seven, of sums of blocks. Those sums are made as rows and panels are packed, and the
 results' as they are written, so that no whole matrix is added to another.
 
-Its error is that of the largest numbers of a block (Higham 2002, section 23.2.2). A number that is not finite makes NaN of its own
+Its error is that of the largest numbers of a block (Higham 2002, section 23.2.2). A number that is not finite makes NaN of its
 row and of the one over or under it in its group; one of the weight, of its column and of that in the pair's other panel.
 
 Math: [[a, b], [c, d]] [[p, q], [r, s]], with the seven products a p, b r, (a + b - c - d) s, d (r + q - p - s), (c + d) (q - p),
