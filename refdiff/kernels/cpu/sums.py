@@ -13,6 +13,8 @@ from numba.extending import intrinsic
 from refdiff.kernels.cpu.bfloat16 import HALF, _paired, _store_narrow
 from refdiff.kernels.cpu.vector import FLOAT, INDEX, NUMBERS, TILE, WORD, _constant, _fused, _load, _pointer, _store
 
+# Numba lets LLVM reorder sums that have no flag of their own: two compilations, of weights of two kinds, could then differ.
+ORDERED = ("nsz",)
 PLACE = types.UniTuple(types.int64, 2)
 
 
@@ -31,7 +33,7 @@ def combination(*matrices: Any, biased: bool = False) -> Any:
         for value, pointer in zip(
             _both_sides(builder, matrices, source, steps), _grid(builder, matrices, target, target_steps, wide), strict=True
         ):
-            (_store if wide else _store_narrow)(builder, builder.fadd(value, bias) if biased else value, pointer)
+            (_store if wide else _store_narrow)(builder, builder.fadd(value, bias, flags=ORDERED) if biased else value, pointer)
         return context.get_dummy_value()
 
     def combine(typing: Any, source: Any, steps: Any, target: Any, target_steps: Any, last: Any) -> Any:
@@ -119,10 +121,10 @@ def _sum(builder: ir.IRBuilder, terms: list[tuple[float, Any]]) -> Any:
     """The sum of coefficient * vector, in the order given."""
     fused = _fused(builder)
     (first, total), *others = terms
-    total = total if first == 1 else builder.fmul(_constant(first), total)
+    total = total if first == 1 else builder.fmul(_constant(first), total, flags=ORDERED)
     for factor, value in others:
         if abs(factor) == 1:
-            total = builder.fadd(total, value) if factor > 0 else builder.fsub(total, value)
+            total = (builder.fadd if factor > 0 else builder.fsub)(total, value, flags=ORDERED)
         else:
             total = builder.call(fused, [_constant(factor), value, total])
     return total
