@@ -15,7 +15,7 @@ from refdiff.checkpoints.tensor_file import narrow_bfloat16
 from refdiff.core import primitive
 from refdiff.errors import BadRequest
 from refdiff.golden.tolerance import to_bfloat16
-from refdiff.kernels.cpu import attention, conv, halves, linear, product, winograd, winograd_tiles
+from refdiff.kernels.cpu import attention, conv, halves, linear, product, scores, winograd, winograd_tiles
 from refdiff.kernels.cpu.halves import BFLOAT16, narrowed
 from tests.kernels.test_product import calls, loop
 from tests.kernels.threads import assert_same_bits
@@ -240,7 +240,7 @@ def test_gradients_stay_float32():
     calls = (
         (conv.conv2d_vjp, (np.ones((1, 6, 5, 5), F32), None, x, weight, bias), strided),
         (linear.linear_vjp, (np.ones((1, 5, 4), F32), None, q, matrix, None), {}),
-        (attention.attention_vjp, (q, q, q, q, q), heads),
+        (scores.attention_vjp, (q, q, q, q, q), heads),
     )
     for gradient, args, constants in calls:
         rounded = gradient(*args, **constants)

@@ -7,7 +7,8 @@ import pytest
 
 from refdiff import ops
 from refdiff.core import primitive
-from refdiff.kernels.cpu.repeats import once
+from refdiff.kernels.cpu import repeats
+from refdiff.kernels.cpu.repeats import _calls, kept, once, remembered
 
 F32 = np.float32
 RNG = np.random.default_rng(0)
@@ -87,3 +88,72 @@ def test_nan_is_computed_once_or_twice_with_one_result():
 def test_a_kernel_that_declines_leaves_the_specification_the_whole_batch():
     y = ops.linear(twice(TOKENS), MATRIX.astype(np.float64), None)
     np.testing.assert_array_equal(y, twice(ops.linear.spec(TOKENS, MATRIX.astype(np.float64), None)))
+
+
+TEXT = RNG.standard_normal((2, 7, 32)).astype(F32)
+
+
+def layer_and_calls():
+    """A layer that is remembered, and the inputs that it was really called with."""
+    calls = []
+
+    def layer(x, weight, bias):
+        calls.append(x)
+        return ops.linear.spec(x, weight, bias)
+
+    return remembered(layer), calls
+
+
+def test_a_layer_of_the_same_array_is_computed_twice_and_then_remembered():
+    layer, calls = layer_and_calls()
+    weight, text = MATRIX.copy(), TEXT.copy()
+    want = ops.linear.spec(text, weight, BIAS)
+    for _ in range(4):
+        got = layer(text, weight, BIAS)
+        np.testing.assert_array_equal(got, want)
+        got[:] = 0  # whoever has it may write into it
+    assert len(calls) == 2
+    text[1, 2, 3] += 1
+    np.testing.assert_array_equal(layer(text, weight, BIAS), ops.linear.spec(text, weight, BIAS))
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("change", ["text", "weight", "bias", "products"])
+def test_a_layer_of_anything_else_is_computed(change):
+    layer, calls = layer_and_calls()
+    text, weight, bias = (a.copy() for a in (TEXT, MATRIX, BIAS))
+    for _ in range(3):
+        layer(text, weight, bias)
+    given = {"text": text, "weight": weight, "bias": bias}
+    if change in given:
+        given[change] = given[change] + F32(1)
+    text, weight, bias = given.values()
+    with primitive.mode("fast", "bfloat16" if change == "products" else "float32"):
+        np.testing.assert_array_equal(layer(text, weight, bias), ops.linear.spec(text, weight, bias))
+    assert len(calls) == 3
+
+
+def test_what_is_remembered_goes_with_the_weight_and_has_a_bound(monkeypatch):
+    layer, calls = layer_and_calls()
+    text, weight, before = TEXT.copy(), MATRIX.copy(), kept()
+    for _ in range(3):
+        layer(text, weight, None)
+    assert kept() == before + 4 * 2 * 7 * 48
+    del weight
+    assert kept() == before
+    monkeypatch.setattr(repeats, "KEPT", 0)
+    weight = MATRIX.copy()
+    for _ in range(3):
+        layer(text, weight, None)
+    assert len(calls) == 5 and kept() == before
+    monkeypatch.setattr(repeats, "LARGEST", 0)
+    layer(text, weight, None)
+    assert len(calls) == 6
+
+
+def test_keys_and_values_of_a_text_are_computed_for_the_first_two_steps():
+    """As the U-Net is called: the same array at every step."""
+    text, weight = TEXT.copy(), MATRIX.copy()
+    first, *others = (ops.linear(text, weight, None) for _ in range(4))
+    assert all(np.array_equal(first, other) and first is not other for other in others)
+    assert _calls[id(weight)].numbers is not None

@@ -11,6 +11,7 @@ from refdiff.checkpoints.tensor_file import narrow_bfloat16
 from refdiff.core import primitive
 from refdiff.kernels.cpu import conv, results, strassen
 from refdiff.kernels.cpu.halves import BFLOAT16
+from refdiff.kernels.cpu.inner import SPARES
 from refdiff.kernels.cpu.linear import linear
 from refdiff.kernels.cpu.panels import COLUMNS, LANES, ROWS, Weight
 from refdiff.kernels.cpu.product import product
@@ -97,12 +98,12 @@ def test_the_products_are_those_of_two_by_two_matrices():
 
 
 def test_its_error_is_twice_that_of_the_direct_form():
-    """L2, of white noise at the size of Stable Diffusion's layers: 6.1e-7, the direct form's 3.2e-7."""
+    """L2, white noise at the size of Stable Diffusion's layers: 6.1e-7, of spared products 7.6e-7; the direct form's 3.2e-7."""
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((1, 1024, 320)).astype(F32), rng.standard_normal((640, 320)).astype(F32)
     want = x.astype(np.float64) @ weight.astype(np.float64).T
     ratio = relative_error(linear(x, weight, None), want) / relative_error(direct(x, weight, None), want)
-    assert 1.5 < ratio < 2.2
+    assert 1.5 < ratio < (2.8 if SPARES else 2.2)
 
 
 @pytest.mark.parametrize("depth", [64, strassen.DEEPEST + 2 * LANES])

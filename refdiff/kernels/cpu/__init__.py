@@ -7,9 +7,9 @@ size): the spec then runs. Importing this package registers them; the mode "fast
 from pathlib import Path
 
 from refdiff.core.primitive import register_kernel
-from refdiff.kernels.cpu import activation, arithmetic, attention, conv, linear, norm, optimizer, product, resample
+from refdiff.kernels.cpu import activation, arithmetic, attention, conv, linear, norm, optimizer, product, resample, scores
 
-MODULES = (activation, arithmetic, attention, conv, linear, norm, optimizer, resample)
+MODULES = (activation, arithmetic, attention, conv, linear, norm, optimizer, resample, scores)
 
 
 def register() -> None:

@@ -1,4 +1,4 @@
-"""Attention, a block of scores at a time; its gradients, by NumPy's batched matrix products."""
+"""Attention, a block of scores at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from refdiff.kernels.cpu.common import (
     ONE,
     PER_NUMBER,
     address,
-    exponential,
     inline,
     jit,
     parallel,
@@ -21,11 +20,12 @@ from refdiff.kernels.cpu.common import (
     require_float32,
     scratch,
 )
-from refdiff.kernels.cpu.halves import FLOAT32, PAIR, in_pairs, narrowed
+from refdiff.kernels.cpu.halves import FLOAT32, PAIR, SPARED, in_pairs, narrowed
+from refdiff.kernels.cpu.inner import AHEAD, SPARES, STEP, column_ends, column_scales, multiply, row_ends, spares
 from refdiff.kernels.cpu.panels import gather_columns, transpose
 from refdiff.kernels.cpu.repeats import once
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.tile import SHORT, multiply_tile
+from refdiff.kernels.cpu.tile import SHORT
 from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, put_float
 from refdiff.kernels.cpu.vector_softmax import (
     add_to_scaled,
@@ -37,55 +37,12 @@ from refdiff.kernels.cpu.vector_softmax import (
     scale_columns,
 )
 
-ROWS, COLUMNS, _ = TILE
+ROWS, COLUMNS, LANES = TILE
 QUERIES, KEYS = 8 * COLUMNS, 240  # of a block, whose keys and values stay in the second cache, a panel of its scores in the first
 ROOM = np.float32(60)  # how far a score may lie above the largest of earlier ones, as a power of two
+VALUES = np.float32(0.0625)  # the mean size of values where products are spared, about that of powers
+SPARED_ROOM = np.float32(4)  # how far scores may lie above tops there: powers much larger than values would be inexact
 LEAST, NEVER = np.float32(-3.0e38), np.float32(-np.inf)  # before any score, and of a key that is not seen
-
-
-@jit
-def _softmax_rows(start, stop, scores, scale, causal, out):
-    """out[r] = softmax(scale * scores[r]) for rows start..stop of [R,T,S]; causal rows see columns 0..t only."""
-    width = scores.shape[2]
-    for r in range(start, stop):
-        for t in range(scores.shape[1]):
-            row = scores[r, t]
-            seen = min(t + 1, width) if causal else width
-            top = row[0] * scale
-            for s in range(seen):
-                top = max(top, row[s] * scale)
-            total = np.float32(0)
-            for s in range(seen):
-                e = exponential(row[s] * scale - top)
-                out[r, t, s] = e
-                total += e
-            inverse = ONE / total
-            for s in range(seen):
-                out[r, t, s] *= inverse
-            for s in range(seen, width):
-                out[r, t, s] = 0
-
-
-@jit
-def _softmax_back(start, stop, p, dp, scale, ds):
-    """ds = scale * p * (dp - <dp, p>) for rows start..stop of [R,T,S]."""
-    width = p.shape[2]
-    for r in range(start, stop):
-        for t in range(p.shape[1]):
-            inner = np.float32(0)
-            for s in range(width):
-                inner += p[r, t, s] * dp[r, t, s]
-            for s in range(width):
-                ds[r, t, s] = scale * p[r, t, s] * (dp[r, t, s] - inner)
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    """Shapes: [...,S] -> [...,S]"""
-    require_float32(x)
-    rows = np.ascontiguousarray(x).reshape(-1, 1, x.shape[-1])
-    out = np.empty(rows.shape, dtype=np.float32)
-    parallel(_softmax_rows, len(rows), rows.size, rows, ONE, False, out)
-    return out.reshape(x.shape)
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale: float, causal: bool) -> np.ndarray:
@@ -107,17 +64,29 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, count, width = k.shape
     depth = width // heads
-    values = result(batch * heads, depth, count + count % 2)
+    values = result(batch * heads, depth, _line(count))
     values[:, :, count:] = 0
-    parallel(_turn, len(values), v.size, count, v, values)
     keys, turned = k.reshape(-1), values.reshape(-1)
-    if in_pairs(depth):
+    kind = PAIR if in_pairs(depth) else SPARED if SPARES else FLOAT32
+    key_ends, lines = result(len(values), count + LANES), np.ones((len(values), 3, COLUMNS), np.float32)
+    value_ends = result(len(values), -(-count // KEYS), depth + ROWS)
+    if kind is SPARED:
+        parallel(_measure, len(values), v.size, keys, (count, heads, depth), v, values, key_ends, value_ends, lines)
+    else:
+        parallel(_turn, len(values), v.size, count, v, values)
+    if kind is PAIR:
         keys, turned = narrowed(keys), narrowed(turned)
     out = result(*q.shape)
     blocks, work = -(-q.shape[1] // QUERIES), q.shape[1] * k.size // PER_NUMBER
-    sizes = blocks, heads, q.shape[1], count, depth
-    parallel(_attend, len(values) * blocks, work, sizes, q, keys, turned, scale / math.log(2.0), causal, out)
+    sizes, ends = (blocks, heads, q.shape[1], count, depth), (key_ends, value_ends, lines)
+    parallel(_attend, len(values) * blocks, work, sizes, q, keys, turned, ends, scale / math.log(2.0), causal, out, kind)
     return out
+
+
+@inline
+def _line(count: Any) -> Any:
+    """Floats from one feature of turned values to the next: an odd number of lines, so that they spread over a cache."""
+    return (count // 32 * 2 + (1 if count % 32 <= 16 else 3)) * 16
 
 
 @jit
@@ -130,47 +99,98 @@ def _turn(start, stop, count, v, values):
         transpose(source, width, count, depth, values.ctypes.data + 4 * h * depth * line, line, FLOAT32)
 
 
+@jit
+def _measure(start, stop, keys, sizes, v, values, key_ends, value_ends, lines):
+    """_turn, and what spared products need of the heads start..stop, numbered through the batch: while they lie in a cache.
+
+    `values` are multiplied by a power of two, so that their mean size is about VALUES; `lines` becomes rows of that of the keys,
+    of what undoes it, and of that of the values. `key_ends` and `value_ends` become what row_ends makes of keys and of blocks of
+    values.
+    Shapes: [B*S*N*d], -, [B,S,N*d], [B*N,d,S], [B*N,S], [B*N,blocks,d], [B*N,3,columns]
+    """
+    count, heads, depth = sizes
+    width, keys_at, ends_at, features = heads * depth, keys.ctypes.data, key_ends.ctypes.data, np.zeros(depth, np.float32)
+    for h in range(start, stop):
+        _turn(h, h + 1, count, v, values)
+        first, other = h // heads * count * width + h % heads * depth, np.float32(0)
+        features[:] = 0
+        for s in range(count):
+            key = keys[first + s * width : first + s * width + depth]
+            for i in range(depth):
+                features[i] += abs(key[i])
+        for i in range(depth):
+            for s in range(count):
+                other += abs(values[h, i, s])
+        power, value_power = _power_near(features.sum() / (count * depth)), VALUES / _power_near(other / (count * depth))
+        lines[h, 0], lines[h, 1], lines[h, 2] = power, ONE / power, value_power
+        for s in range(0, count, ROWS):
+            row = first + s * width
+            if row + ROWS * width + AHEAD <= len(keys):
+                row_ends(keys_at + 4 * row, width, depth, ends_at + 4 * (h * key_ends.shape[1] + s))
+            else:  # at the end of memory
+                for i in range(min(ROWS, count - s)):
+                    key_ends[h, s + i] = _end(keys[row + i * width : row + i * width + depth])
+        for i in range(depth):
+            for s in range(values.shape[2]):
+                values[h, i, s] *= value_power
+            for s in range(0, count, KEYS):
+                value_ends[h, s // KEYS, i] = _end(values[h, i, s : min(s + KEYS, count)])
+
+
+@inline
+def _end(numbers: Any) -> Any:
+    """What row_ends makes of one row."""
+    total = np.float32(0)
+    for k in range(0, len(numbers) - STEP + 1, STEP):
+        total += numbers[k + 3] * numbers[k + 4] - numbers[k] * numbers[k + 1]
+    return total
+
+
+@inline
+def _power_near(size: Any) -> Any:
+    """The power of two at a size or below it, if that is a number like others, else 1."""
+    return np.float32(math.ldexp(1.0, math.frexp(size)[1] - 1)) if np.float32(1e-18) < size < np.float32(1e18) else ONE
+
+
 def _attend(start: int, stop: int, sizes: tuple, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
     _, heads, _, count, depth = sizes
-    factor, causal, out = rest
-    line, rows = count + count % 2, -(-depth // ROWS) * ROWS
+    ends, factor, causal, out, kind = rest
+    line, rows = _line(count), -(-depth // ROWS) * ROWS
     floats = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * (rows + 1)}
     own = (
         *(scratch(name, size) for name, size in floats.items()),
         scratch("fresh", (rows + 1) * COLUMNS),
         scratch("found", 2 * COLUMNS),
+        scratch("query ends", QUERIES),
+        scratch("query scales", 2 * QUERIES),
+        scratch("power ends", COLUMNS),
     )
     places = np.minimum(np.arange(count + ROWS), count - 1) * heads * depth, np.minimum(np.arange(rows), depth - 1) * line
     lines = np.repeat(np.array([factor, LEAST, 0, NEVER, 1], np.float32), COLUMNS)
-    at = tuple(address(x) for x in (q, keys, values, *places, lines, scratch("tops", 2 * QUERIES), *own, out))
-    _stream(start, stop, (*sizes, rows), causal, at, FLOAT32 if keys.dtype == np.float32 else PAIR)
+    at = tuple(address(x) for x in (q, keys, values, *places, lines, scratch("tops", 2 * QUERIES), *own, *ends, out))
+    _stream(start, stop, (*sizes, rows), causal, at, kind)
 
 
 @jit
 def _stream(start, stop, sizes, causal, at, kind):
     """The blocks of queries start..stop, numbered through the heads. `at`: addresses; `kind`: as multiply_tile has it."""
     blocks, heads, queries, count, depth, rows = sizes
-    q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, found, out = at
-    factor, least, nothing, never, ones = (
-        lines,
-        lines + 4 * COLUMNS,
-        lines + 8 * COLUMNS,
-        lines + 12 * COLUMNS,
-        lines + 16 * COLUMNS,
-    )
+    q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, found = at[:12]
+    query_ends, scales, power_ends, key_ends, value_ends, sizes_of_heads, out = at[12:]
+    row = 4 * COLUMNS
+    factor, least, nothing, never, ones = lines, lines + row, lines + 2 * row, lines + 3 * row, lines + 4 * row
     zeros, states, width = (nothing, 0), (nothing, least, found), heads * depth
-    number = bytes_of(kind)
-    words, line = 4 // number, count + count % 2
+    number, value_step = bytes_of(kind), depth + ROWS
+    words, line = 4 // number, _line(count)
     whole = 4 * rows * COLUMNS  # bytes of a panel's sums, after which the row of their divisors lies
     for item in range(start, stop):
         h, first = item // blocks, item % blocks * QUERIES
         batch, feature, many = h // heads, h % heads * depth, min(QUERIES, queries - first)
         place, head = 4 * ((batch * queries + first) * width + feature), number * (batch * count * width + feature)
+        of_head = sizes_of_heads + 12 * h * COLUMNS
         for p in range(0, many, COLUMNS):
             gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + 4 * p * depth, FLOAT32)
-            scale_columns(panel + 4 * p * depth, depth, factor)
-            if words == 2:
-                _pair(panel + 4 * p * depth, depth)
+            _prepare(panel + 4 * p * depth, depth, factor, of_head, (scales + 8 * p, query_ends + 4 * p), kind)
             copy_row(least, tops + 8 * p)
         for s in range(0, min(count, first + many) if causal else count, KEYS):
             seen = min(KEYS, count - s)
@@ -178,27 +198,65 @@ def _stream(start, stop, sizes, causal, at, kind):
                 shift, top, to = s - first - p, tops + 8 * p, sums + 4 * p * (rows + 1)
                 new = fresh if s else to
                 factors = keys + head, places + 8 * s, panel + 4 * p * depth, depth // words
-                near = s > 0 and not causal and seen == KEYS and _powers(factors, top, states, new + whole, scores, kind)
-                if not near and (not causal or shift < COLUMNS):
-                    _tiles(factors[0], factors[1], seen, factors[2], factors[3], zeros, scores, kind)
+                ends = key_ends + 4 * (h * (count + LANES) + s), 1, query_ends + 4 * p
+                undo = scales + 8 * p + 4 * COLUMNS
+                if causal and shift >= COLUMNS:  # no query of the panel sees the block
+                    continue
+                whole_block = s > 0 and not causal and seen == KEYS
+                near = whole_block and _powers(factors, top, states, new + whole, scores, ends, undo, kind)
+                if not near:
+                    _tiles(factors[0], factors[1], seen, factors[2], factors[3], zeros, scores, ends, kind)
+                    if spares(kind):
+                        scale_columns(scores, seen, undo)
                     if seen % words:
                         copy_row(never, scores + 4 * seen * COLUMNS)  # the partner of the last key
                     _soften(scores, seen, shift if causal else -count, top, new + whole, kind)
-                if not causal or shift < COLUMNS:
-                    values_at = values + number * (h * depth * line + s)
-                    _tiles(values_at, steps, depth, scores, -(-seen // words), zeros, new, kind)
-                    if s:
-                        kept = ones if near else top + 4 * COLUMNS
-                        add_to_scaled(to, depth, kept, fresh)
-                        add_to_scaled(to + whole, 1, kept, fresh + whole)
+                ends = value_ends + 4 * (h * -(-count // KEYS) + s // KEYS) * value_step, 1, power_ends
+                far = near and spares(kind) and exceeds(found + 4 * COLUMNS, SPARED_ROOM)
+                _mix((values + number * (h * depth * line + s), steps, depth), (scores, seen), zeros, new, ends, far, kind)
+                if s:
+                    kept = ones if near else top + 4 * COLUMNS
+                    add_to_scaled(to, depth, kept, fresh)
+                    add_to_scaled(to + whole, 1, kept, fresh + whole)
         for p in range(0, many, COLUMNS):
             to = sums + 4 * p * (rows + 1)
+            scale_columns(to + whole, 1, of_head + 8 * COLUMNS)
             divide_columns(to, depth, to + whole)
             transpose(to, np.int64(COLUMNS), depth, min(many - p, COLUMNS), out + place + 4 * p * width, width, FLOAT32)
 
 
 @part
-def _powers(factors, top, states, sums, scores, kind):
+def _prepare(panel, depth, factor, of_head, places, kind):
+    """A panel of queries as its products take it.
+
+    `of_head`: the head's rows of `lines`; `places`: where the panel's scales, two rows, and what column_ends makes of it go.
+    """
+    scale_columns(panel, depth, factor)
+    if spares(kind):
+        scales, ends = places
+        column_scales((panel,), depth, scales)
+        scale_columns(scales, 1, of_head)
+        scale_columns(scales + 4 * COLUMNS, 1, of_head + 4 * COLUMNS)
+        scale_columns(panel, depth, scales)
+        column_ends(panel, depth, ends)
+    if bytes_of(kind) == 2:
+        _pair(panel, depth)
+
+
+@part
+def _mix(values, powers, zeros, out, ends, far, kind):
+    """out = V P for the powers of a block; those that are `far` from values in size are multiplied one by one."""
+    (at, steps, depth), (p, seen) = values, powers
+    if spares(kind) and not far:
+        column_ends(p, seen, ends[2])
+    if far:
+        _tiles(at, steps, depth, p, seen, zeros, out, ends, FLOAT32)
+    else:
+        _tiles(at, steps, depth, p, -(-seen // (4 // bytes_of(kind))), zeros, out, ends, kind)
+
+
+@part
+def _powers(factors, top, states, sums, scores, ends, undo, kind):
     """Whether no score of a whole block is too far above earlier tops; then `scores` has its powers, and `sums` their sums.
 
     Those tops need not be the largest: a power of two is as exact whatever its size. `states` are rows: what sums and largest
@@ -208,7 +266,8 @@ def _powers(factors, top, states, sums, scores, kind):
     copy_row(zeros, found)
     copy_row(least, found + 4 * COLUMNS)
     for i in range(0, KEYS, ROWS):
-        powers_of_tile(keys, places + 8 * i, queries, depth, top, found, scores + bytes_of(kind) * i * COLUMNS, kind)
+        at, of_keys = scores + bytes_of(kind) * i * COLUMNS, (ends[0] + 4 * i, 1, ends[2])
+        powers_of_tile(keys, places + 8 * i, queries, depth, top, found, at, of_keys, undo, kind)
     if exceeds(found + 4 * COLUMNS, ROOM):
         return False
     copy_row(found, sums)
@@ -216,13 +275,14 @@ def _powers(factors, top, states, sums, scores, kind):
 
 
 @part
-def _tiles(a, rows, many, b, depth, zeros, out, kind):
-    """out = A B for `many` rows of A and a panel of columns; all are addresses, as multiply_tile has them."""
+def _tiles(a, rows, many, b, depth, zeros, out, ends, kind):
+    """out = A B for `many` rows of A and a panel of columns; all are addresses, as inner.multiply has them."""
     i = 0
     while i < many:
         # Two short tiles in the place of a whole one and a few rows.
         left = min(many - i, SHORT) if 0 < (many - i) % ROWS <= 2 * SHORT - ROWS else many - i
-        multiply_tile(a, rows + 8 * i, left, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS), kind)
+        of_rows = ends[0] + 4 * i, 1, ends[2]
+        multiply(a, rows + 8 * i, left, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS), of_rows, kind)
         i += SHORT if left <= SHORT else ROWS
 
 
@@ -257,62 +317,4 @@ def _hide(scores: Any, first: Any, many: Any, shift: Any) -> None:
             put_float(NEVER, scores + 4 * (s * COLUMNS + j))
 
 
-def attention_vjp(
-    g: np.ndarray,
-    out: np.ndarray,
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
-    *,
-    heads: int,
-    scale: float,
-    causal: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The gradients of attention."""
-    require_float32(g, q, k, v)
-    q_h, k_h, v_h, g_h = (_split_heads(a, heads) for a in (q, k, v, g))
-    p = _probabilities(q_h, k_h, scale, causal)
-    dp = g_h @ v_h.swapaxes(-1, -2)
-    shape = (-1, *p.shape[2:])
-    ds = np.empty(p.shape, dtype=np.float32)
-    parallel(
-        _softmax_back,
-        p.shape[0] * p.shape[1],
-        p.size,
-        p.reshape(shape),
-        dp.reshape(shape),
-        np.float32(scale),
-        ds.reshape(shape),
-    )
-    dq, dk, dv = ds @ k_h, ds.swapaxes(-1, -2) @ q_h, p.swapaxes(-1, -2) @ g_h
-    return _merge_heads(dq), _merge_heads(dk), _merge_heads(dv)
-
-
-def _probabilities(q: np.ndarray, k: np.ndarray, scale: float, causal: bool) -> np.ndarray:
-    """[B,N,T,d], [B,N,S,d] -> [B,N,T,S]"""
-    scores = q @ k.swapaxes(-1, -2)
-    p = np.empty(scores.shape, dtype=np.float32)
-    shape = (-1, *p.shape[2:])
-    parallel(
-        _softmax_rows,
-        p.shape[0] * p.shape[1],
-        p.size,
-        scores.reshape(shape),
-        np.float32(scale),
-        causal,
-        p.reshape(shape),
-    )
-    return p
-
-
-def _split_heads(x: np.ndarray, heads: int) -> np.ndarray:
-    """[B,T,N*d] -> [B,N,T,d], contiguous features, so that each product is one library call."""
-    return np.ascontiguousarray(x).reshape(x.shape[0], x.shape[1], heads, -1).transpose(0, 2, 1, 3)
-
-
-def _merge_heads(x: np.ndarray) -> np.ndarray:
-    """[B,N,T,d] -> [B,T,N*d]"""
-    return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
-
-
-KERNELS = {"softmax": softmax, "attention": once(attention, 3), "attention_vjp": attention_vjp}
+KERNELS = {"attention": once(attention, 3)}

@@ -17,6 +17,7 @@ BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has none: the upper half of 
 # What tells a compiled kernel, by its type, which numbers it reads: vector.NUMBERS.
 FLOAT32 = np.float32(0)
 PAIR = np.uint16(0)
+SPARED = np.int32(0)  # float32, of which inner.py spares products
 KINDS = {np.dtype(np.float32): FLOAT32, np.dtype(np.float16): np.int16(0), BFLOAT16: PAIR}
 CHUNK = 16 * TILE.lanes  # numbers that are narrowed at a time
 # Whether products of bfloat16, where they are asked for, are made: without instructions for them they gain nothing.

@@ -8,7 +8,7 @@ from refdiff.kernels.cpu.common import require_depth, require_float32, require_n
 from refdiff.kernels.cpu.halves import in_pairs, readable
 from refdiff.kernels.cpu.panels import Weight
 from refdiff.kernels.cpu.product import WHOLE, product
-from refdiff.kernels.cpu.repeats import once
+from refdiff.kernels.cpu.repeats import once, remembered
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -40,4 +40,4 @@ def linear_vjp(g: np.ndarray, out: np.ndarray, x: np.ndarray, weight: np.ndarray
     return dx, dweight, None if bias is None else np.ones(len(rows), dtype=np.float32) @ rows
 
 
-KERNELS = {"linear": once(linear, 1), "linear_vjp": linear_vjp}
+KERNELS = {"linear": once(remembered(linear), 1), "linear_vjp": linear_vjp}

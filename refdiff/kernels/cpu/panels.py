@@ -40,8 +40,12 @@ def fetch_span(start: Any, size: Any) -> None:
 def fetch_rows(rows: Any, first: Any, size: Any) -> None:
     """Ask for the bytes first..first+size of rows of memory: (where they begin, from row to row, their number, bytes of each)."""
     start, step, many, width = rows
-    for i in range(first, min(first + size, many * width), LINE):
-        fetch(start + i // width * step + i % width)
+    row, at = first // max(width, 1), first % max(width, 1)
+    for _ in range(0, min(size, many * width - first), LINE):
+        fetch(start + row * step + at)
+        at += LINE
+        if at >= width:
+            row, at = row + 1, at - width
 
 
 @part

@@ -21,24 +21,26 @@ import numpy as np
 
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
-from refdiff.kernels.cpu.halves import FLOAT32, source
+from refdiff.kernels.cpu.halves import FLOAT32, SPARED, source
+from refdiff.kernels.cpu.inner import AHEAD, SPARES, column_ends, column_scales, multiply, row_ends, row_scale
 from refdiff.kernels.cpu.panels import COLUMNS, LANES, ROWS, Weight, fetch_span, pack
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.sums import mixture
-from refdiff.kernels.cpu.tile import SHORT, multiply_tile
+from refdiff.kernels.cpu.sums import closing, mixture
+from refdiff.kernels.cpu.tile import SHORT
 from refdiff.kernels.cpu.vector import bytes_of, integer_at, settle
 
 COUNT = 7
 LEFT = ((1, 0, 0, 0), (0, 1, 0, 0), (1, 1, -1, -1), (0, 0, 0, 1), (0, 0, 1, 1), (-1, 0, 1, 1), (1, 0, -1, 0))  # of a, b, c, d
 RIGHT = ((1, 0, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (-1, 1, 1, -1), (-1, 1, 0, 0), (1, -1, 0, 1), (0, -1, 0, 1))  # of p, q, r, s
 RESULTS = ((1, 1, 0, 0, 0, 0, 0), (1, 0, 1, 0, 1, 1, 0), (1, 0, 0, 1, 0, 1, 1), (1, 0, 0, 0, 1, 1, 1))  # of the products
-BASED = tuple((*line, *(int(i == j) for j in range(4))) for i, line in enumerate(RESULTS))  # and of what was there before
-_left, _right, _results, _streamed = mixture(LEFT), mixture(RIGHT), mixture(BASED), mixture(BASED, streaming=True)
+_left, _right = mixture(LEFT, each=False), mixture(RIGHT, each=True)
+_results, _streamed = closing(RESULTS), closing(RESULTS, streaming=True)
 
+KIND = SPARED if SPARES else FLOAT32
 STRIPE = 4  # groups of rows at a time, whose packed sums stay in the second cache
 DEEPEST = 640  # of one step, so that a pair's packed sums stay there too
 PACKED = 1 << 19  # floats of packed sums of panels at a time
-TILE_BYTES = 4 * ROWS * COLUMNS
+TILE_BYTES, ROW_ENDS, PANEL_ENDS = 4 * ROWS * COLUMNS, 4 * COUNT * LANES, 4 * COUNT * COLUMNS
 # The least rows of one picture and depth for which it gains more than its sums cost.
 LEAST_ROWS, LEAST_DEPTH = 128, 256
 LARGE = 1 << 23  # bytes of a result that the last cache does not keep until it is read
@@ -97,8 +99,19 @@ def _part(lines: tuple, pairs: tuple, a: np.ndarray, rows: np.ndarray, groups: n
     deep = -(-depth // (steps * 2 * LANES)) * 2 * LANES
     size = COUNT * deep // 2 * COLUMNS
     many = min(max(PACKED // size, 1), pairs[1] - pairs[0])
-    floats = {"sums": many * size, "panels": 2 * deep * COLUMNS, "rows": STRIPE * COUNT * deep // 2 * ROWS}
-    own = *(scratch(f"strassen {name}", count) for name, count in floats.items()), scratch("seven", COUNT * ROWS * COLUMNS)
+    # Of each array as many floats, and behind packed rows what row_ends may read.
+    floats = {
+        "sums": many * size,
+        "panels": 2 * deep * COLUMNS,
+        "rows": STRIPE * COUNT * deep // 2 * ROWS + ROWS * deep + AHEAD,
+        "column ends": many * COUNT * COLUMNS,
+        "row ends": STRIPE * COUNT * LANES,
+        "seven": COUNT * ROWS * COLUMNS,
+    }
+    scales = scratch("strassen column scales", many * 2 * COLUMNS), scratch("strassen row scales", STRIPE * 2 * ROWS)
+    for scale in scales:
+        scale[:] = 1
+    own = *(scratch(f"strassen {name}", count) for name, count in floats.items()), *scales
     streams = out.nbytes >= LARGE and address(out) % (4 * LANES) == 0
     places, zeros = np.arange(2 * ROWS).reshape(2, ROWS) % ROWS, np.zeros(COLUMNS, np.float32)
     places *= np.array([[deep // 2], [(depth - deep * (steps - 1)) // 2]])
@@ -112,7 +125,7 @@ def _product(lines, pairs, deep, at, weight, streams):
 
     `at`: the addresses that _part has.
     """
-    a, rows, groups, bias, out, places, zeros, sums, panels, packed, seven = at
+    a, rows, groups, bias, out, places, zeros, sums, panels, packed, panel_ends, ends, seven, panel_scales, scales = at
     flat, kind, (columns, _, depth), steps = weight
     for first in range(pairs[0], pairs[1], pairs[2]):
         last = min(first + pairs[2], pairs[1])
@@ -123,63 +136,85 @@ def _product(lines, pairs, deep, at, weight, streams):
             for p in range(first, last):
                 for j in range(2):
                     pack(stored, 2 * p + j, np.int64(0), panels + 8 * j * half * COLUMNS)
-                _pack_panels(panels, half, sums + (p - first) * size)
+                i = p - first
+                _pack_panels(panels, half, sums + i * size, panel_scales + 8 * i * COLUMNS, panel_ends + i * PANEL_ENDS)
             for g0 in range(lines[0], lines[1], STRIPE):
                 g1, to = min(g0 + STRIPE, lines[1]), 4 * COUNT * half * ROWS
                 for g in range(g0, g1):
-                    m, many = integer_at(groups + 16 * g), integer_at(groups + 16 * g + 8)
-                    _pack_rows(a + 4 * k, rows + 8 * m, many, half, packed + (g - g0) * to)
+                    m, many, i = integer_at(groups + 16 * g), integer_at(groups + 16 * g + 8), g - g0
+                    _pack_rows(a + 4 * k, rows + 8 * m, many, half, packed + i * to, scales + 8 * i * ROWS, ends + i * ROW_ENDS)
                 for p in range(first, last):
                     for g in range(g0, g1):
                         m, many = integer_at(groups + 16 * g), integer_at(groups + 16 * g + 8)
                         left, right = packed + (g - g0) * to, sums + (p - first) * size
+                        left_ends, right_ends = ends + (g - g0) * ROW_ENDS, panel_ends + (p - first) * PANEL_ENDS
                         for i in range(COUNT):
                             tile = seven + i * TILE_BYTES, COLUMNS
-                            multiply_tile(left, lies, many, right, half, (zeros, 0), tile, FLOAT32)
+                            multiply(left, lies, many, right, half, (zeros, 0), tile, (left_ends, 1, right_ends), KIND)
                             left, right = left + 4 * many * half, right + 4 * half * COLUMNS
+                            left_ends, right_ends = left_ends + 4 * LANES, right_ends + 4 * COLUMNS
                         target = out + 4 * (m * columns + 2 * p * COLUMNS)
                         base = (target, columns) if k else (bias + 8 * p * COLUMNS, 0)
-                        _finish(seven, many, base, (target, columns), streams and k + deep >= depth)
+                        scale = scales + 8 * (g - g0) * ROWS, panel_scales + 8 * (p - first) * COLUMNS
+                        _finish(seven, many, base, (target, columns), scale, streams and k + deep >= depth)
     settle()
 
 
 @part
-def _pack_rows(a, rows, many, half, packed):
-    """The seven left factors of a group, [7,many,half]; at the address `rows` stand how many floats after `a` each row is."""
+def _pack_rows(a, rows, many, half, packed, scales, ends):
+    """The seven left factors of a group, [7,many,half]; at the address `rows` stand how many floats after `a` each row is.
+
+    `scales` becomes [many,2]: the power of two that both rows of a pair are multiplied by, and what undoes it.
+    """
     size = 4 * many * half
     for i in range(many):
         top, low = a + 4 * integer_at(rows + 8 * i), a + 4 * integer_at(rows + 8 * (many + i))
         if i + 1 < many:
             fetch_span(a + 4 * integer_at(rows + 8 * (i + 1)), 8 * half)
             fetch_span(a + 4 * integer_at(rows + 8 * (many + i + 1)), 8 * half)
+        if SPARES:
+            row_scale((top, low), 2 * half, scales + 8 * i, FLOAT32)
         for k in range(0, 4 * half, 4 * LANES):
             to = packed + 4 * i * half + k
             factors = to, to + size, to + 2 * size, to + 3 * size, to + 4 * size, to + 5 * size, to + 6 * size
-            _left((top + k, top + 4 * half + k, low + k, low + 4 * half + k), factors)
+            _left((top + k, top + 4 * half + k, low + k, low + 4 * half + k), factors, scales + 8 * i)
+    if SPARES:
+        for i in range(COUNT):
+            row_ends(packed + i * size, half, half, ends + 4 * i * LANES)
 
 
 @part
-def _pack_panels(panels, half, packed):
-    """The seven right factors of a pair, [7,half,columns], of its panels [2,2 half,columns]."""
+def _pack_panels(panels, half, packed, scales, ends):
+    """The seven right factors of a pair, [7,half,columns], of its panels [2,2 half,columns].
+
+    `scales` becomes [2,columns]: the powers of two that a column of both panels is multiplied by, and what undoes them.
+    """
     size = 4 * half * COLUMNS
+    if SPARES:
+        column_scales((panels, panels + 2 * size), 2 * half, scales)
     for k in range(0, size, 4 * LANES):
         at, to = panels + k, packed + k
         factors = to, to + size, to + 2 * size, to + 3 * size, to + 4 * size, to + 5 * size, to + 6 * size
-        _right((at, at + 2 * size, at + size, at + 3 * size), factors)
+        _right((at, at + 2 * size, at + size, at + 3 * size), factors, scales + k % (4 * COLUMNS))
+    if SPARES:
+        for i in range(COUNT):
+            column_ends(packed + i * size, half, ends + 4 * i * COLUMNS)
 
 
 @part
-def _finish(seven, many, base, out, streams):
+def _finish(seven, many, base, out, scale, streams):
     """The four tiles of a group and a pair: `base` and sums of the seven products; places as multiply_tile has them."""
-    (before, step), (to, width) = base, out
+    (before, step), (to, width), (scales, panel_scales) = base, out, scale
     for i in range(many):
         for j in range(0, 4 * COLUMNS, 4 * LANES):
             t = seven + 4 * i * COLUMNS + j
             top, low = before + 4 * i * step + j, before + 4 * (many + i) * step + j
             products = t, t + TILE_BYTES, t + 2 * TILE_BYTES, t + 3 * TILE_BYTES, t + 4 * TILE_BYTES, t + 5 * TILE_BYTES
-            sources = *products, t + 6 * TILE_BYTES, top, top + 4 * COLUMNS, low, low + 4 * COLUMNS
+            bases = top, top + 4 * COLUMNS, low, low + 4 * COLUMNS
             above, below = to + 4 * i * width + j, to + 4 * (many + i) * width + j
+            targets = above, above + 4 * COLUMNS, below, below + 4 * COLUMNS
+            factors = scales + 8 * i + 4, panel_scales + 4 * COLUMNS + j
             if streams:
-                _streamed(sources, (above, above + 4 * COLUMNS, below, below + 4 * COLUMNS))
+                _streamed((*products, t + 6 * TILE_BYTES), bases, targets, factors)
             else:
-                _results(sources, (above, above + 4 * COLUMNS, below, below + 4 * COLUMNS))
+                _results((*products, t + 6 * TILE_BYTES), bases, targets, factors)

@@ -79,8 +79,10 @@ class Number(NamedTuple):
     stored: ir.Type
 
 
-# The types of the tokens by which a kernel is told, when it is compiled, what it will read: float32, float16 and bfloat16.
+# The types of the tokens by which a kernel is told, when it is compiled, what it will read: float32, the same where inner.py
+# spares products, float16 and bfloat16.
 NUMBERS = {
+    types.int32: Number(4, FLOAT),
     types.float32: Number(4, FLOAT),
     types.int16: Number(2, ir.HalfType()),
     types.uint16: Number(2, ir.IntType(16)),

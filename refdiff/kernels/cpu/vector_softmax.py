@@ -16,6 +16,7 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from refdiff.kernels.cpu.bfloat16 import _paired
+from refdiff.kernels.cpu.inner import spared_begin, spared_sums
 from refdiff.kernels.cpu.tile import tile_lines, tile_sums
 from refdiff.kernels.cpu.vector import (
     FEATURES,
@@ -93,17 +94,23 @@ def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any, sums: An
     return types.void(*[types.int64] * 4, kind), emit
 
 
-def _powers_of_tile(typing: Any, a: Any, rows: Any, b: Any, depth: Any, tops: Any, found: Any, out: Any, kind: Any) -> Any:
+def _powers_of_tile(
+    typing: Any, a: Any, rows: Any, b: Any, depth: Any, tops: Any, found: Any, out: Any, ends: Any, undo: Any, kind: Any
+) -> Any:
     """The powers of a whole tile's scores, 2^(s[i,j] - tops[j]) with s = A B, which themselves are never written.
 
-    `a`, `rows`, `b`, `depth`, `kind`: as multiply_tile has them; `found` is the address of two rows, of the sums over i and the
-    largest exponents so far, which go on; the powers become what powers_of_columns makes of them. Of exponents above 127 they and
-    their sums mean nothing: the caller looks at the largest. There must be an even number of rows.
+    `a`, `rows`, `b`, `depth`, `ends`, `kind`: as inner.multiply has them; scores of spared products are multiplied by the row
+    `undo`. `found` is the address of two rows, of the sums over i and the largest exponents so far, which go on; the powers
+    become what powers_of_columns makes of them. Of exponents above 127 they and their sums mean nothing: the caller looks at the
+    largest. There must be an even number of rows, of four where products are spared.
     """
     paired = kind == types.uint16
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        a, rows, b, depth, tops, found, out, _ = args
+        a, rows, b, depth, tops, found, out, ends, undo, _ = args
+        if kind == types.int32:
+            _powers_of_spared(builder, a, rows, b, depth, tops, found, out, ends, undo)
+            return context.get_dummy_value()
         lines = tile_lines(builder, a, rows, TILE.rows, 2 if paired else 4)
         scores = tile_sums(builder, lines, b, depth, [_constant(0.0)] * (TILE.rows * VECTORS), paired)
         tops, sums, most = _loaded(builder, tops), _loaded(builder, found), _loaded(builder, _line(builder, found, INDEX(1)))
@@ -124,7 +131,28 @@ def _powers_of_tile(typing: Any, a: Any, rows: Any, b: Any, depth: Any, tops: An
                 _store(builder, value, place)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 7, kind), emit
+    return types.void(*[types.int64] * 7, types.UniTuple(types.int64, 3), types.int64, kind), emit
+
+
+def _powers_of_spared(
+    builder: ir.IRBuilder, a: Any, rows: Any, b: Any, depth: Any, tops: Any, found: Any, out: Any, ends: Any, undo: Any
+) -> None:
+    """The same, a vector of columns after the other, of products that are spared: scores are multiplied by the row `undo`."""
+    lines, fused = tile_lines(builder, a, rows, TILE.rows, 4), _fused(builder)
+    tops, scales = _loaded(builder, tops), _loaded(builder, undo)
+    states = [_places(builder, _line(builder, found, INDEX(i))) for i in range(2)]
+    for j in range(VECTORS):
+        panel = builder.gep(_pointer(builder, b, FLOAT), [INDEX(j * TILE.lanes)])
+        scores = spared_sums(builder, lines, panel, depth, spared_begin(builder, ends, TILE.rows, j))
+        total, most = (_load(builder, row[j]) for row in states)
+        top = builder.fneg(tops[j])
+        for i in range(0, TILE.rows, 4):
+            exponents = [builder.call(fused, [score, scales[j], top]) for score in scores[i : i + 4]]
+            for k, (power, exponent) in enumerate(zip(_powers_of_two(builder, exponents, FINE), exponents, strict=True)):
+                total, most = builder.fadd(total, power), _larger(builder, exponent, most)
+                _store(builder, power, _places(builder, _line(builder, out, INDEX(i + k)))[j])
+        for row, value in zip(states, (total, most), strict=True):
+            _store(builder, value, row[j])
 
 
 def _exceeds(typing: Any, address: Any, limit: Any) -> Any:

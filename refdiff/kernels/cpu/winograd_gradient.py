@@ -53,7 +53,15 @@ def _transform(start: int, stop: int, first: int, pictures: tuple, place: tuple,
     patch, tile = np.empty((SIDE, SIDE, deep), np.float32), np.empty((OUT, OUT, wide), np.float32)
     _transform_gradients(first + start, first + stop, first, pictures[0], (*place[2:], steps[0]), tile, outputs)
     _transform_inputs(
-        first + start, first + stop, first, pictures[1], (*place, SIDE, steps[1], deep, 0), patch, address(inputs), FLOAT32
+        first + start,
+        first + stop,
+        first,
+        pictures[1],
+        (*place, SIDE, steps[1], deep, 0),
+        patch,
+        address(inputs),
+        FLOAT32,
+        (0, 0, 0, 0),
     )
 
 
@@ -80,7 +88,7 @@ def _transform_gradients(start, stop, first, gradient, place, tile, out):
                         tile[u, v, c] = gradient[row // down, i + u, j + v, c] if inside else 0
         to = out.ctypes.data + 4 * (t - first) * wide
         for c in range(0, 4 * wide, VECTOR):
-            _spread(source + c, (line, wide), to + c, (SIDE * step, step), FLOAT32)
+            _spread(source + c, (line, wide), to + c, (SIDE * step, step), FLOAT32, 0)
 
 
 def _multiply(start: int, stop: int, tiles: int, widths: tuple, steps: tuple, both: tuple, sums: np.ndarray) -> None:
@@ -110,4 +118,4 @@ def _gather(start, stop, sums, taps):
     for o in range(start, stop):
         for c in range(0, 4 * deep, VECTOR):
             steps = SIDE * count * deep, count * deep
-            _gathered(sums_at + 4 * o * deep + c, steps, taps_at + 4 * o * 9 * deep + c, (3 * deep, deep), FLOAT32)
+            _gathered(sums_at + 4 * o * deep + c, steps, taps_at + 4 * o * 9 * deep + c, (3 * deep, deep), FLOAT32, 0)

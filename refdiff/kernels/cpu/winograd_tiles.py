@@ -11,8 +11,9 @@ import numpy as np
 
 from refdiff.kernels.cpu.common import jit, part
 from refdiff.kernels.cpu.halves import FLOAT32
-from refdiff.kernels.cpu.panels import gather_columns
-from refdiff.kernels.cpu.sums import combination, paired_combination
+from refdiff.kernels.cpu.inner import row_ends, row_scale, spares
+from refdiff.kernels.cpu.panels import ROWS, gather_columns
+from refdiff.kernels.cpu.sums import biased_combination, combination, paired_combination
 from refdiff.kernels.cpu.vector import TILE, bytes_of
 
 OUT, SIDE = 4, 6  # outputs and inputs along one side of a tile, and points
@@ -21,6 +22,7 @@ SIDE_DOUBLED, SEEN_DOUBLED = 5, 4
 COLUMNS, LANES = TILE.columns, TILE.lanes
 VECTOR = 4 * LANES  # bytes
 TOGETHER = max(LANES, 2)  # channels whose weights are gathered at a time
+ROW_ENDS = -(-SIDE * SIDE // ROWS) * ROWS + max(LANES - ROWS, 0)  # floats of a tile's row ends, whole vectors of them
 TAPS = 9 * TOGETHER * COLUMNS  # floats of them
 # Each transform in two steps: what a point and its negative share, even and odd, and then their sums and differences. The rows of
 # A and B are multiplied so that all their numbers are exact in float32, and near 1; G has what undoes it, and is rounded. Row p
@@ -53,7 +55,7 @@ A = (  # times 1, 27/16, 27/16, 1/2, 1/2 and 1
     SHARED,
     ((1, 27 / 16, 0, 1 / 2, 0, 0), (0, 0, 9 / 8, 0, 3 / 4, 0), (0, 3 / 4, 0, 9 / 8, 0, 0), (0, 0, 1 / 2, 0, 27 / 16, 1)),
 )
-_in, _of_weight, _out = (combination(*form, biased=form is A) for form in (B, G, A))
+_in, _of_weight, _out = combination(*B, scaled="number"), combination(*G, scaled="vector"), biased_combination(*A)
 _of_weights = paired_combination(*G)
 
 # Of a doubled picture the point -1 is 0, so that one is among its points: 0, 1, (-1), 2, -2 and infinity.
@@ -62,16 +64,18 @@ B_DOUBLED = np.array([(4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, -2, -1, 2, 
 G_DOUBLED = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
 A_DOUBLED = ((1, 1, 1, 1, 0), (0, 1, 2, -2, 0), (0, 1, 4, 4, 0), (0, 1, 8, -8, 1))
 _in_doubled, _of_weight_doubled = combination(B_DOUBLED @ _TWICE), combination(G_DOUBLED)
-_out_doubled = combination(A_DOUBLED, biased=True)
+_out_doubled = biased_combination(A_DOUBLED)
 
 
 @jit
-def _transform_inputs(start, stop, first, image, place, patch, inputs, kind):
+def _transform_inputs(start, stop, first, image, place, patch, inputs, kind, own):
     """inputs[point,tile - first] = B^T d B for the tiles start..stop, numbered through the batch, as numbers of `kind`.
 
     `place` is (top, left, down, across, side, step, wide, rows): the padding, the tiles of a picture, the points along a side,
     the numbers from point to point, the channels of a slice and its tiles, which lie together in memory; `patch` holds the inputs
-    of a tile that goes beyond the picture; `inputs` is an address.
+    of a tile that goes beyond the picture; `inputs` is an address. Where products are spared, `own` has the addresses of each
+    tile's scale and what undoes it, two floats, and of what row_ends makes of its points, ROW_ENDS floats, for each step of a
+    product; the channels of a step, with which a slice ends; and the tiles there is room for.
     Shapes: [B,H,W,C], [6,6,C to whole vectors] -> [points,slices,tiles,C of a slice]
     """
     top, left, down, across, side, step, wide, rows = place
@@ -87,8 +91,19 @@ def _transform_inputs(start, stop, first, image, place, patch, inputs, kind):
         else:
             _fill(image, where, patch)
             source, line = patch.ctypes.data, SIDE * deep
+        scale = own[0] + 8 * (t - first)
+        if spares(kind):
+            at, far = np.int64(source), 4 * line
+            lines = at, at + far, at + 2 * far, at + 3 * far, at + 4 * far, at + 5 * far
+            row_scale(lines, SIDE * deep, scale, FLOAT32)
         for k in range(0, deep, wide):
-            _tile_in(source + 4 * k, (line, deep), min(wide, deep - k), to + bytes_of(kind) * k * rows, step, side, kind)
+            many, into = min(wide, deep - k), to + bytes_of(kind) * k * rows
+            _tile_in(source + 4 * k, (line, deep), many, into, step, side, kind, scale)
+            if spares(kind):
+                for c in range(0, many, own[2]):
+                    for point in range(0, SIDE * SIDE, ROWS):
+                        ends = own[1] + 4 * (((k + c) // own[2] * own[3] + t - first) * ROW_ENDS + point)
+                        row_ends(into + 4 * (point * step + c), step, min(own[2], channels - k - c), ends)
 
 
 @part
@@ -104,18 +119,18 @@ def _fill(image, where, patch):
 
 
 @part
-def _tile_in(source, steps, deep, target, step, side, kind):
+def _tile_in(source, steps, deep, target, step, side, kind, scale):
     """B^T d B of one tile: source and target are addresses, `steps` the floats from row to row and from pixel to pixel."""
     for c in range(0, deep, LANES):
         at, to = source + 4 * c, target + bytes_of(kind) * c
         if side == SIDE_DOUBLED:
-            _in_doubled(at, steps, to, (SIDE_DOUBLED * step, step), kind)
+            _in_doubled(at, steps, to, (SIDE_DOUBLED * step, step), kind, 0)
         else:
-            _in(at, steps, to, (SIDE * step, step), kind)
+            _in(at, steps, to, (SIDE * step, step), kind, scale)
 
 
 @jit
-def _transform_weights(weight, size, panel, first, deep, taps, out, step, kind):
+def _transform_weights(weight, size, panel, first, deep, taps, out, step, kind, scales):
     """out[point,c] = G g G^T for a panel of columns and the channels first..first+deep; the columns beyond the last are 0.
 
     As `kind` says, numbers are float32, or pairs of bfloat16 of two channels that follow one another, for pictures not doubled.
@@ -131,24 +146,24 @@ def _transform_weights(weight, size, panel, first, deep, taps, out, step, kind):
         to = out + bytes_of(kind) * c * COLUMNS
         words = 4 // bytes_of(kind)
         for i in range(0, many, words):
-            _weights_in(taps + 4 * 9 * i * COLUMNS, to + 4 * (i // words) * COLUMNS, step, size[2], words)
+            _weights_in(taps + 4 * 9 * i * COLUMNS, to + 4 * (i // words) * COLUMNS, step, size[2], kind, scales + 4 * column)
 
 
 @part
-def _weights_in(taps, out, step, side, words):
+def _weights_in(taps, out, step, side, kind, scales):
     """G g G^T of one channel, or the pairs of two, and a panel of columns; addresses."""
     for lane in range(0, 4 * COLUMNS, VECTOR):
         at, to = taps + lane, out + lane
-        if words == 2:
+        if bytes_of(kind) == 2:
             _of_weights(at, at + 4 * 9 * COLUMNS, (3 * COLUMNS, COLUMNS), to, (SIDE * step, step))
         elif side == SIDE_DOUBLED:
-            _of_weight_doubled(at, (3 * COLUMNS, COLUMNS), to, (SIDE_DOUBLED * step, step), FLOAT32)
+            _of_weight_doubled(at, (3 * COLUMNS, COLUMNS), to, (SIDE_DOUBLED * step, step), FLOAT32, 0)
         else:
-            _of_weight(at, (3 * COLUMNS, COLUMNS), to, (SIDE * step, step), FLOAT32)
+            _of_weight(at, (3 * COLUMNS, COLUMNS), to, (SIDE * step, step), kind, scales + lane)
 
 
 @jit
-def _transform_outputs(start, stop, first, outputs, place, bias, tile, out):
+def _transform_outputs(start, stop, first, outputs, place, bias, tile, out, scales):
     """out = A^T m A + bias for the tiles start..stop, numbered through the batch.
 
     `place` is (down, across, side, column, width, step): the tiles of a picture, the points along a side, the columns, and the
@@ -161,12 +176,12 @@ def _transform_outputs(start, stop, first, outputs, place, bias, tile, out):
     bias_at, tile_at = bias.ctypes.data, tile.ctypes.data
     for t in range(start, stop):
         row, i, j = t // across, OUT * (t // across % down), OUT * (t % across)
-        source = outputs.ctypes.data + 4 * (t - first) * width
+        source, scale = outputs.ctypes.data + 4 * (t - first) * width, (scales[0] + 8 * (t - first) + 4, scales[1] + 4 * column)
         if wide == width and i + OUT <= height and j + OUT <= breadth:
             to = out.ctypes.data + 4 * ((((row // down) * height + i) * breadth + j) * channels + column)
-            _tile_out(source, step, bias_at, width, to, (breadth * channels, channels), side)
+            _tile_out(source, step, bias_at, width, to, (breadth * channels, channels), side, scale)
         else:
-            _tile_out(source, step, bias_at, width, tile_at, (OUT * width, width), side)
+            _tile_out(source, step, bias_at, width, tile_at, (OUT * width, width), side, scale)
             for u in range(min(OUT, height - i)):
                 for v in range(min(OUT, breadth - j)):
                     to_pixel = out[row // down, i + u, j + v]
@@ -175,10 +190,10 @@ def _transform_outputs(start, stop, first, outputs, place, bias, tile, out):
 
 
 @part
-def _tile_out(source, step, bias, width, target, steps, side):
+def _tile_out(source, step, bias, width, target, steps, side, scale):
     """A^T m A + bias of one tile; addresses, and the floats of the target from row to row and from pixel to pixel."""
     for c in range(0, 4 * width, VECTOR):
         if side == SIDE_DOUBLED:
-            _out_doubled(source + c, (SIDE_DOUBLED * step, step), target + c, steps, bias + c)
+            _out_doubled(source + c, (SIDE_DOUBLED * step, step), target + c, steps, bias + c, (scale[0], scale[1] + c))
         else:
-            _out(source + c, (SIDE * step, step), target + c, steps, bias + c)
+            _out(source + c, (SIDE * step, step), target + c, steps, bias + c, (scale[0], scale[1] + c))
