@@ -116,11 +116,12 @@ def test_a_block_is_whole_tiles_of_an_even_number_of_rows():
     assert all(module.KEYS % tile.rows == tile.rows % 2 == 0 for tile in (*TILES.values(), PLAIN))
 
 
-def test_infinities_and_nan_in_a_later_block_are_those_of_a_softmax():
+@pytest.mark.parametrize("feature", [0, 2, 5])
+def test_infinities_and_nan_in_a_later_block_are_those_of_a_softmax(feature):
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((1, count, 8)).astype(F32) for count in (40, 3 * module.KEYS, 3 * module.KEYS))
     q[0, 3, 2] = np.nan
-    k[0, module.KEYS + 9, 5] = -np.inf
+    k[0, module.KEYS + 9, feature] = -np.inf
     with np.errstate(invalid="ignore"):
         want = ops.attention.spec(q, k, v, heads=1, scale=1.0, causal=False)
     got = module.attention(q, k, v, heads=1, scale=1.0, causal=False)

@@ -94,11 +94,11 @@ TEXT = RNG.standard_normal((2, 7, 32)).astype(F32)
 
 
 def layer_and_calls():
-    """A layer that is remembered, and the inputs that it was really called with."""
+    """A layer that is remembered, and the shapes that it was really called with."""
     calls = []
 
     def layer(x, weight, bias):
-        calls.append(x)
+        calls.append(x.shape)
         return ops.linear.spec(x, weight, bias)
 
     return remembered(layer), calls
@@ -138,17 +138,27 @@ def test_what_is_remembered_goes_with_the_weight_and_has_a_bound(monkeypatch):
     text, weight, before = TEXT.copy(), MATRIX.copy(), kept()
     for _ in range(3):
         layer(text, weight, None)
-    assert kept() == before + 4 * 2 * 7 * 48
+    assert kept() == before + 4 * 2 * 7 * (32 + 48)
+    copy = text.copy()
+    layer(copy, weight, None)
+    assert kept() == before
+    for _ in range(2):
+        layer(copy, weight, None)
+    assert kept() == before + 4 * 2 * 7 * (32 + 48)
+    del copy
+    assert kept() == before
+    for _ in range(3):
+        layer(text, weight, None)
     del weight
     assert kept() == before
     monkeypatch.setattr(repeats, "KEPT", 0)
     weight = MATRIX.copy()
     for _ in range(3):
         layer(text, weight, None)
-    assert len(calls) == 5 and kept() == before
+    assert len(calls) == 2 + 2 + 2 + 3 and kept() == before
     monkeypatch.setattr(repeats, "LARGEST", 0)
     layer(text, weight, None)
-    assert len(calls) == 6
+    assert len(calls) == 10
 
 
 def test_keys_and_values_of_a_text_are_computed_for_the_first_two_steps():

@@ -97,7 +97,7 @@ def test_the_products_are_those_of_two_by_two_matrices():
     np.testing.assert_array_equal((np.array(strassen.RESULTS) @ seven).reshape(2, 2), a @ b)
 
 
-def test_its_error_is_twice_that_of_the_direct_form():
+def test_its_error_beside_that_of_the_direct_form():
     """L2, white noise at the size of Stable Diffusion's layers: 6.1e-7, of spared products 7.6e-7; the direct form's 3.2e-7."""
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((1, 1024, 320)).astype(F32), rng.standard_normal((640, 320)).astype(F32)

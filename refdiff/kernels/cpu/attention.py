@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu.bfloat16 import pair_rows
 from refdiff.kernels.cpu.common import (
-    ONE,
     PER_NUMBER,
     address,
     inline,
@@ -21,7 +21,8 @@ from refdiff.kernels.cpu.common import (
     scratch,
 )
 from refdiff.kernels.cpu.halves import FLOAT32, PAIR, SPARED, in_pairs, narrowed
-from refdiff.kernels.cpu.inner import AHEAD, SPARES, STEP, column_ends, column_scales, multiply, row_ends, spares
+from refdiff.kernels.cpu.heads import _measure, _turn, line_of
+from refdiff.kernels.cpu.inner import SPARES, column_ends, column_scales, multiply, spares
 from refdiff.kernels.cpu.panels import gather_columns, transpose
 from refdiff.kernels.cpu.repeats import once
 from refdiff.kernels.cpu.results import result
@@ -32,6 +33,7 @@ from refdiff.kernels.cpu.vector_softmax import (
     divide_columns,
     exceeds,
     largest_of_columns,
+    multiply_rows,
     powers_of_columns,
     powers_of_tile,
     scale_columns,
@@ -40,7 +42,6 @@ from refdiff.kernels.cpu.vector_softmax import (
 ROWS, COLUMNS, LANES = TILE
 QUERIES, KEYS = 8 * COLUMNS, 240  # of a block, whose keys and values stay in the second cache, a panel of its scores in the first
 ROOM = np.float32(60)  # how far a score may lie above the largest of earlier ones, as a power of two
-VALUES = np.float32(0.0625)  # the mean size of values where products are spared, about that of powers
 SPARED_ROOM = np.float32(4)  # how far scores may lie above tops there: powers much larger than values would be inexact
 LEAST, NEVER = np.float32(-3.0e38), np.float32(-np.inf)  # before any score, and of a key that is not seen
 
@@ -64,98 +65,31 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, count, width = k.shape
     depth = width // heads
-    values = result(batch * heads, depth, _line(count))
+    values = result(batch * heads, depth, line_of(count))
     values[:, :, count:] = 0
     keys, turned = k.reshape(-1), values.reshape(-1)
     kind = PAIR if in_pairs(depth) else SPARED if SPARES else FLOAT32
-    key_ends, lines = result(len(values), count + LANES), np.ones((len(values), 3, COLUMNS), np.float32)
-    value_ends = result(len(values), -(-count // KEYS), depth + ROWS)
+    ends = result(len(values), count + LANES), result(len(values), -(-count // KEYS), depth + ROWS)
+    scales, undo = (np.ones((len(values), rows, COLUMNS), np.float32) for rows in (2, depth))
+    uneven = np.zeros(len(values), np.bool_)
     if kind is SPARED:
-        parallel(_measure, len(values), v.size, keys, (count, heads, depth), v, values, key_ends, value_ends, lines)
+        parallel(_measure, len(values), v.size, keys, (count, heads, depth), v, values, KEYS, *ends, scales, undo, uneven)
     else:
         parallel(_turn, len(values), v.size, count, v, values)
     if kind is PAIR:
         keys, turned = narrowed(keys), narrowed(turned)
     out = result(*q.shape)
     blocks, work = -(-q.shape[1] // QUERIES), q.shape[1] * k.size // PER_NUMBER
-    sizes, ends = (blocks, heads, q.shape[1], count, depth), (key_ends, value_ends, lines)
-    parallel(_attend, len(values) * blocks, work, sizes, q, keys, turned, ends, scale / math.log(2.0), causal, out, kind)
+    sizes, of_heads = (blocks, heads, q.shape[1], count, depth), (*ends, scales, undo)
+    args = scale / math.log(2.0), causal, out, kind
+    parallel(_attend, len(values) * blocks, work, sizes, q, keys, turned, of_heads, uneven, *args)
     return out
-
-
-@inline
-def _line(count: Any) -> Any:
-    """Floats from one feature of turned values to the next: an odd number of lines, so that they spread over a cache."""
-    return (count // 32 * 2 + (1 if count % 32 <= 16 else 3)) * 16
-
-
-@jit
-def _turn(start, stop, count, v, values):
-    """values[h] = the transpose of head h, numbered through the batch."""
-    (depth, line), width = values.shape[1:], v.shape[2]
-    heads = width // depth
-    for h in range(start, stop):
-        source = v.ctypes.data + 4 * (h // heads * count * width + h % heads * depth)
-        transpose(source, width, count, depth, values.ctypes.data + 4 * h * depth * line, line, FLOAT32)
-
-
-@jit
-def _measure(start, stop, keys, sizes, v, values, key_ends, value_ends, lines):
-    """_turn, and what spared products need of the heads start..stop, numbered through the batch: while they lie in a cache.
-
-    `values` are multiplied by a power of two, so that their mean size is about VALUES; `lines` becomes rows of that of the keys,
-    of what undoes it, and of that of the values. `key_ends` and `value_ends` become what row_ends makes of keys and of blocks of
-    values.
-    Shapes: [B*S*N*d], -, [B,S,N*d], [B*N,d,S], [B*N,S], [B*N,blocks,d], [B*N,3,columns]
-    """
-    count, heads, depth = sizes
-    width, keys_at, ends_at, features = heads * depth, keys.ctypes.data, key_ends.ctypes.data, np.zeros(depth, np.float32)
-    for h in range(start, stop):
-        _turn(h, h + 1, count, v, values)
-        first, other = h // heads * count * width + h % heads * depth, np.float32(0)
-        features[:] = 0
-        for s in range(count):
-            key = keys[first + s * width : first + s * width + depth]
-            for i in range(depth):
-                features[i] += abs(key[i])
-        for i in range(depth):
-            for s in range(count):
-                other += abs(values[h, i, s])
-        power, value_power = _power_near(features.sum() / (count * depth)), VALUES / _power_near(other / (count * depth))
-        lines[h, 0], lines[h, 1], lines[h, 2] = power, ONE / power, value_power
-        for s in range(0, count, ROWS):
-            row = first + s * width
-            if row + ROWS * width + AHEAD <= len(keys):
-                row_ends(keys_at + 4 * row, width, depth, ends_at + 4 * (h * key_ends.shape[1] + s))
-            else:  # at the end of memory
-                for i in range(min(ROWS, count - s)):
-                    key_ends[h, s + i] = _end(keys[row + i * width : row + i * width + depth])
-        for i in range(depth):
-            for s in range(values.shape[2]):
-                values[h, i, s] *= value_power
-            for s in range(0, count, KEYS):
-                value_ends[h, s // KEYS, i] = _end(values[h, i, s : min(s + KEYS, count)])
-
-
-@inline
-def _end(numbers: Any) -> Any:
-    """What row_ends makes of one row."""
-    total = np.float32(0)
-    for k in range(0, len(numbers) - STEP + 1, STEP):
-        total += numbers[k + 3] * numbers[k + 4] - numbers[k] * numbers[k + 1]
-    return total
-
-
-@inline
-def _power_near(size: Any) -> Any:
-    """The power of two at a size or below it, if that is a number like others, else 1."""
-    return np.float32(math.ldexp(1.0, math.frexp(size)[1] - 1)) if np.float32(1e-18) < size < np.float32(1e18) else ONE
 
 
 def _attend(start: int, stop: int, sizes: tuple, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
     _, heads, _, count, depth = sizes
-    ends, factor, causal, out, kind = rest
-    line, rows = _line(count), -(-depth // ROWS) * ROWS
+    of_heads, uneven, factor, causal, out, kind = rest
+    line, rows = line_of(count), -(-depth // ROWS) * ROWS
     floats = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * (rows + 1)}
     own = (
         *(scratch(name, size) for name, size in floats.items()),
@@ -167,8 +101,10 @@ def _attend(start: int, stop: int, sizes: tuple, q: np.ndarray, keys: np.ndarray
     )
     places = np.minimum(np.arange(count + ROWS), count - 1) * heads * depth, np.minimum(np.arange(rows), depth - 1) * line
     lines = np.repeat(np.array([factor, LEAST, 0, NEVER, 1], np.float32), COLUMNS)
-    at = tuple(address(x) for x in (q, keys, values, *places, lines, scratch("tops", 2 * QUERIES), *own, *ends, out))
-    _stream(start, stop, (*sizes, rows), causal, at, kind)
+    at = tuple(address(x) for x in (q, keys, values, *places, lines, scratch("tops", 2 * QUERIES), *own, *of_heads, out))
+    turns = [h * sizes[0] for h in range(start // sizes[0] + 1, -(-stop // sizes[0])) if uneven[h] != uneven[h - 1]]
+    for first, last in itertools.pairwise([start, *turns, stop]):
+        _stream(first, last, (*sizes, rows), causal, at, FLOAT32 if uneven[first // sizes[0]] else kind)
 
 
 @jit
@@ -176,18 +112,17 @@ def _stream(start, stop, sizes, causal, at, kind):
     """The blocks of queries start..stop, numbered through the heads. `at`: addresses; `kind`: as multiply_tile has it."""
     blocks, heads, queries, count, depth, rows = sizes
     q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, found = at[:12]
-    query_ends, scales, power_ends, key_ends, value_ends, sizes_of_heads, out = at[12:]
+    query_ends, scales, power_ends, key_ends, value_ends, head_scales, undone, out = at[12:]
     row = 4 * COLUMNS
     factor, least, nothing, never, ones = lines, lines + row, lines + 2 * row, lines + 3 * row, lines + 4 * row
     zeros, states, width = (nothing, 0), (nothing, least, found), heads * depth
-    number, value_step = bytes_of(kind), depth + ROWS
-    words, line = 4 // number, _line(count)
+    number, words, line, value_step = bytes_of(kind), 4 // bytes_of(kind), line_of(count), depth + ROWS
     whole = 4 * rows * COLUMNS  # bytes of a panel's sums, after which the row of their divisors lies
     for item in range(start, stop):
         h, first = item // blocks, item % blocks * QUERIES
         batch, feature, many = h // heads, h % heads * depth, min(QUERIES, queries - first)
         place, head = 4 * ((batch * queries + first) * width + feature), number * (batch * count * width + feature)
-        of_head = sizes_of_heads + 12 * h * COLUMNS
+        of_head = head_scales + 8 * h * COLUMNS
         for p in range(0, many, COLUMNS):
             gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + 4 * p * depth, FLOAT32)
             _prepare(panel + 4 * p * depth, depth, factor, of_head, (scales + 8 * p, query_ends + 4 * p), kind)
@@ -220,8 +155,9 @@ def _stream(start, stop, sizes, causal, at, kind):
                     add_to_scaled(to + whole, 1, kept, fresh + whole)
         for p in range(0, many, COLUMNS):
             to = sums + 4 * p * (rows + 1)
-            scale_columns(to + whole, 1, of_head + 8 * COLUMNS)
             divide_columns(to, depth, to + whole)
+            if spares(kind):
+                multiply_rows(to, depth, undone + 4 * h * depth * COLUMNS)
             transpose(to, np.int64(COLUMNS), depth, min(many - p, COLUMNS), out + place + 4 * p * width, width, FLOAT32)
 
 
@@ -229,7 +165,7 @@ def _stream(start, stop, sizes, causal, at, kind):
 def _prepare(panel, depth, factor, of_head, places, kind):
     """A panel of queries as its products take it.
 
-    `of_head`: the head's rows of `lines`; `places`: where the panel's scales, two rows, and what column_ends makes of it go.
+    `of_head`: two rows, of heads._measure; `places`: where the panel's scales, two rows, and what column_ends makes of it go.
     """
     scale_columns(panel, depth, factor)
     if spares(kind):

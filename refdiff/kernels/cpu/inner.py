@@ -47,7 +47,7 @@ from refdiff.kernels.cpu.vector import (
 SPARES = llvmlite.binding.get_host_cpu_name() == "znver4" and TILE.lanes == 16
 ABLE = TILE.lanes >= TILE.rows  # a vector holds what row_ends makes of a tile; else nothing here is emitted
 STEP = 6  # steps in k of one round: two pairs and two products
-AHEAD = 3 * TILE.lanes  # after so many lanes the rounds begin anew with a vector
+READ_ON = 3 * TILE.lanes  # after so many lanes the rounds begin anew with a vector
 AS_WRITTEN = ("arcp",)  # with ORDERED, -(a - b) would become b - a, for which a register is needed
 
 
@@ -164,7 +164,7 @@ def _from_to(builder: ir.IRBuilder, first: Any, last: Any, step: int, begin: lis
 def _row_ends(typing: Any, a: Any, step: Any, depth: Any, out: Any) -> Any:
     """What the pairs of as many rows of A as a tile has have too much, taken from 0: as many floats as a vector has at `out`.
 
-    The rows begin `step` floats after one another; behind the last one AHEAD floats more are read, whatever they are.
+    The rows begin `step` floats after one another; behind the last one READ_ON floats more are read, whatever they are.
     """
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
@@ -176,7 +176,7 @@ def _row_ends(typing: Any, a: Any, step: Any, depth: Any, out: Any) -> Any:
         inside = _spread(builder, builder.trunc(paired, WORD), WORD)
 
         def walk(k: Any, sums: list) -> list:
-            for first in range(0, AHEAD, TILE.lanes):
+            for first in range(0, READ_ON, TILE.lanes):
                 signs = [(-1.0, 0.0, 0.0, 1.0, 0.0, 0.0)[(first + i) % STEP] for i in range(TILE.lanes)]
                 lanes = ir.Constant(word, [first + i for i in range(TILE.lanes)])
                 begins = ir.Constant(several(ir.IntType(1)), [int(sign != 0) for sign in signs])
@@ -191,7 +191,7 @@ def _row_ends(typing: Any, a: Any, step: Any, depth: Any, out: Any) -> Any:
                 sums = made
             return sums
 
-        sums = _from_to(builder, INDEX(0), paired, AHEAD, [nothing] * TILE.rows, walk)
+        sums = _from_to(builder, INDEX(0), paired, READ_ON, [nothing] * TILE.rows, walk)
         _store(builder, _totals(builder, sums), _pointer(builder, args[3], FLOAT))
         return context.get_dummy_value()
 

@@ -38,7 +38,10 @@ def fetch_span(start: Any, size: Any) -> None:
 
 @part
 def fetch_rows(rows: Any, first: Any, size: Any) -> None:
-    """Ask for the bytes first..first+size of rows of memory: (where they begin, from row to row, their number, bytes of each)."""
+    """Ask for the bytes first..first+size of rows of memory: (where they begin, from row to row, their number, bytes of each).
+
+    A row has as many bytes as a line of a cache, or more.
+    """
     start, step, many, width = rows
     row, at = first // max(width, 1), first % max(width, 1)
     for _ in range(0, min(size, many * width - first), LINE):

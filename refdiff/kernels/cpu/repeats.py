@@ -36,7 +36,7 @@ def once(kernel: Callable, batches: int) -> Callable:
     return run
 
 
-LARGEST, KEPT = 1 << 20, 1 << 26  # bytes of an input that is compared, and of all results that are kept
+LARGEST, KEPT = 1 << 20, 1 << 26  # bytes of an input that is compared, and of all inputs and results that are kept
 _calls: dict[int, _Call] = {}
 
 
@@ -45,7 +45,8 @@ class _Call:
 
     def __init__(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> None:
         key = id(weight)
-        self.weight, self.x = weakref.ref(weight, lambda gone: _forget(key, gone)), weakref.ref(x)
+        self.weight = weakref.ref(weight, lambda gone: _forget(key, gone))
+        self.x = weakref.ref(x, lambda gone: _drop(key, gone))  # with the array its numbers go: it is never seen again
         self.bias, self.products = bias, primitive.products()
         self.numbers: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -69,11 +70,12 @@ def remembered(layer: Callable) -> Callable:
             y = layer(x, weight, bias)
             _calls[id(weight)] = _Call(x, weight, bias)
             return y
-        numbers = call.numbers
+        numbers, call.numbers = call.numbers, None
         if numbers is not None and np.array_equal(numbers[0].view(np.uint32), np.ascontiguousarray(x).view(np.uint32)):
+            call.numbers = numbers
             return numbers[1].copy()
         y = layer(x, weight, bias)
-        if kept() + y.nbytes <= KEPT:
+        if kept() + x.nbytes + y.nbytes <= KEPT:
             call.numbers = np.array(x, order="C"), y.copy()
         return y
 
@@ -81,13 +83,18 @@ def remembered(layer: Callable) -> Callable:
 
 
 def kept() -> int:
-    """The bytes of all results that are kept."""
-    return sum(call.numbers[1].nbytes for call in list(_calls.values()) if call.numbers is not None)
+    """The bytes of all inputs and results that are kept."""
+    return sum(a.nbytes for call in list(_calls.values()) for a in call.numbers or ())
 
 
 def _forget(key: int, gone: weakref.ref) -> None:
     if key in _calls and _calls[key].weight is gone:
         del _calls[key]
+
+
+def _drop(key: int, gone: weakref.ref) -> None:
+    if key in _calls and _calls[key].x is gone:
+        _calls[key].numbers = None
 
 
 def _twice(y: np.ndarray) -> np.ndarray:

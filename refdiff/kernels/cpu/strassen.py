@@ -22,7 +22,7 @@ import numpy as np
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
 from refdiff.kernels.cpu.halves import FLOAT32, SPARED, source
-from refdiff.kernels.cpu.inner import AHEAD, SPARES, column_ends, column_scales, multiply, row_ends, row_scale
+from refdiff.kernels.cpu.inner import READ_ON, SPARES, column_ends, column_scales, multiply, row_ends, row_scale
 from refdiff.kernels.cpu.panels import COLUMNS, LANES, ROWS, Weight, fetch_span, pack
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.sums import closing, mixture
@@ -39,8 +39,8 @@ _results, _streamed = closing(RESULTS), closing(RESULTS, streaming=True)
 KIND = SPARED if SPARES else FLOAT32
 STRIPE = 4  # groups of rows at a time, whose packed sums stay in the second cache
 DEEPEST = 640  # of one step, so that a pair's packed sums stay there too
-PACKED = 1 << 19  # floats of packed sums of panels at a time
-TILE_BYTES, ROW_ENDS, PANEL_ENDS = 4 * ROWS * COLUMNS, 4 * COUNT * LANES, 4 * COUNT * COLUMNS
+PACKED = 1 << 20  # floats of packed sums of panels at a time
+TILE_BYTES, GROUP_BYTES, PANEL_BYTES = 4 * ROWS * COLUMNS, 4 * COUNT * LANES, 4 * COUNT * COLUMNS  # of a tile, and of ends
 # The least rows of one picture and depth for which it gains more than its sums cost.
 LEAST_ROWS, LEAST_DEPTH = 128, 256
 LARGE = 1 << 23  # bytes of a result that the last cache does not keep until it is read
@@ -103,7 +103,7 @@ def _part(lines: tuple, pairs: tuple, a: np.ndarray, rows: np.ndarray, groups: n
     floats = {
         "sums": many * size,
         "panels": 2 * deep * COLUMNS,
-        "rows": STRIPE * COUNT * deep // 2 * ROWS + ROWS * deep + AHEAD,
+        "rows": STRIPE * COUNT * deep // 2 * ROWS + ROWS * deep + READ_ON,
         "column ends": many * COUNT * COLUMNS,
         "row ends": STRIPE * COUNT * LANES,
         "seven": COUNT * ROWS * COLUMNS,
@@ -137,17 +137,19 @@ def _product(lines, pairs, deep, at, weight, streams):
                 for j in range(2):
                     pack(stored, 2 * p + j, np.int64(0), panels + 8 * j * half * COLUMNS)
                 i = p - first
-                _pack_panels(panels, half, sums + i * size, panel_scales + 8 * i * COLUMNS, panel_ends + i * PANEL_ENDS)
+                _pack_panels(panels, half, sums + i * size, panel_scales + 8 * i * COLUMNS, panel_ends + i * PANEL_BYTES)
             for g0 in range(lines[0], lines[1], STRIPE):
                 g1, to = min(g0 + STRIPE, lines[1]), 4 * COUNT * half * ROWS
                 for g in range(g0, g1):
                     m, many, i = integer_at(groups + 16 * g), integer_at(groups + 16 * g + 8), g - g0
-                    _pack_rows(a + 4 * k, rows + 8 * m, many, half, packed + i * to, scales + 8 * i * ROWS, ends + i * ROW_ENDS)
+                    _pack_rows(
+                        a + 4 * k, rows + 8 * m, many, half, packed + i * to, scales + 8 * i * ROWS, ends + i * GROUP_BYTES
+                    )
                 for p in range(first, last):
                     for g in range(g0, g1):
                         m, many = integer_at(groups + 16 * g), integer_at(groups + 16 * g + 8)
                         left, right = packed + (g - g0) * to, sums + (p - first) * size
-                        left_ends, right_ends = ends + (g - g0) * ROW_ENDS, panel_ends + (p - first) * PANEL_ENDS
+                        left_ends, right_ends = ends + (g - g0) * GROUP_BYTES, panel_ends + (p - first) * PANEL_BYTES
                         for i in range(COUNT):
                             tile = seven + i * TILE_BYTES, COLUMNS
                             multiply(left, lies, many, right, half, (zeros, 0), tile, (left_ends, 1, right_ends), KIND)

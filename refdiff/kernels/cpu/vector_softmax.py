@@ -190,6 +190,22 @@ def _by_columns(operation: str) -> Any:
     return intrinsic(change)
 
 
+def _multiply_rows(typing: Any, address: Any, rows: Any, factors: Any) -> Any:
+    """x[i,j] = x[i,j] y[i,j], for so many rows, at least one, of a tile's columns; addresses."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        def step(i: Any, held: list) -> list:
+            places, others = (_places(builder, _line(builder, address, i)) for address in (args[0], args[2]))
+            for place, other in zip(places, others, strict=True):
+                _store(builder, builder.fmul(_load(builder, place), _load(builder, other)), place)
+            return held
+
+        _over_rows(builder, args[1], [], step)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), emit
+
+
 def _add_to_scaled(typing: Any, address: Any, rows: Any, factors: Any, added: Any) -> Any:
     """x[i,j] = factors[j] x[i,j] + y[i,j], for so many rows, at least one, of a tile's columns; `added` is y's address."""
 
@@ -210,6 +226,7 @@ def _add_to_scaled(typing: Any, address: Any, rows: Any, factors: Any, added: An
 
 scale_columns, divide_columns = _by_columns("fmul"), _by_columns("fdiv")
 add_to_scaled: Any = intrinsic(_add_to_scaled)
+multiply_rows: Any = intrinsic(_multiply_rows)
 largest_of_columns: Any = intrinsic(_largest_of_columns)
 powers_of_columns: Any = intrinsic(_powers_of_columns)
 powers_of_tile: Any = intrinsic(_powers_of_tile)

@@ -14,7 +14,7 @@ import numpy as np
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, nchw, nhwc, parallel, scratch
 from refdiff.kernels.cpu.halves import FLOAT32, PAIR, SPARED, readable, source
-from refdiff.kernels.cpu.inner import AHEAD, SPARES, column_ends, multiply, row_scale, spares
+from refdiff.kernels.cpu.inner import READ_ON, SPARES, column_ends, multiply, row_scale, spares
 from refdiff.kernels.cpu.panels import COLUMNS, ROWS, fetch_rows, fetch_span
 from refdiff.kernels.cpu.prepared import prepared
 from refdiff.kernels.cpu.product import DEPTH
@@ -101,13 +101,13 @@ def _by_tiles(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tu
 
 
 def _tiles(start: int, stop: int, blocks: int, count: int, *rest: Any) -> None:
-    image, panels, (column_scales, column_ends), bias, place, kind, out = rest
+    image, panels, (column_scales, panel_ends), bias, place, kind, out = rest
     stripes = -(-count // ROWS)
     block = -(-stripes // blocks) * ROWS
     deep, width, points = _whole(image.shape[3], LANES), len(bias), place[4] ** 2
     chunks = -(-panels.shape[2] // DEPTH)
     inputs, outputs = (
-        scratch("inputs", points * (block * deep + SPARE) + AHEAD),
+        scratch("inputs", points * (block * deep + SPARE) + READ_ON),
         scratch("outputs", points * (block * width + SPARE)),
     )
     scales, ends = scratch("scales", 2 * block), scratch("row ends", chunks * block * ROW_ENDS)
@@ -125,7 +125,7 @@ def _tiles(start: int, stop: int, blocks: int, count: int, *rest: Any) -> None:
         for k in range(0, panels.shape[2], DEPTH):
             size = points, many, min(DEPTH, panels.shape[2] - k), panels.shape[1]
             row_ends = address(ends) + 4 * k // DEPTH * block * ROW_ENDS
-            sides = row_ends, address(column_ends) + 4 * k // DEPTH * points * panels.shape[1] * COLUMNS
+            sides = row_ends, address(panel_ends) + 4 * k // DEPTH * points * panels.shape[1] * COLUMNS
             at = (
                 address(places),
                 address(inputs) + 4 * k,
@@ -143,7 +143,7 @@ def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: t
     """All tiles are transformed, a slice of channels side by side; then each thread does its own groups of panels of outputs."""
     count, deep, points = len(image) * place[2] * place[3], _whole(image.shape[3], LANES), place[4] ** 2
     step = count * _whole(deep, SLICE) + SPARE
-    inputs, scales = scratch("inputs", points * step + AHEAD), scratch("scales", 2 * count)
+    inputs, scales = scratch("inputs", points * step + READ_ON), scratch("scales", 2 * count)
     ends = scratch("row ends", -(-deep // SLICE) * _whole(count, ROWS) * ROW_ENDS)
     scales[:] = 1
     work = points * count * deep
@@ -219,7 +219,8 @@ def column_scales_of(weight: np.ndarray, kind: Any) -> np.ndarray:
 
     def made(weight: np.ndarray) -> np.ndarray:
         scales = np.ones((len(weight), 2), np.float32)
-        parallel(_column_sizes, len(weight), weight.size, *source(readable(weight)), weight[0].size, address(scales))
+        taken = readable(weight)
+        parallel(_column_sizes, len(weight), weight.size, *source(taken), weight[0].size, address(scales))
         out = np.ones((2, _whole(len(weight), COLUMNS)), np.float32)
         out[:, : len(weight)] = scales.T * [[SIZE], [1 / SIZE]]
         return out
@@ -285,7 +286,7 @@ def _products(at, size, steps, begin, then, kind):
     of the inputs, in numbers, of the weights, from panel to panel of these, and from point to point of the outputs. `kind`: as
     inner.multiply has it.
     """
-    places, inputs, weights, zeros, outputs, row_ends, column_ends = at
+    places, inputs, weights, zeros, outputs, tile_ends, panel_ends = at
     points, tiles, depth, panels = size
     width, number = panels * COLUMNS, bytes_of(kind)
     calls = panels * -(-tiles // ROWS)
@@ -297,7 +298,7 @@ def _products(at, size, steps, begin, then, kind):
             for m in range(0, tiles, ROWS):
                 to = outputs + 4 * (point * steps[3] + m * width + p * COLUMNS)
                 base, step = (zeros, 0) if begin else (to, width)
-                ends = row_ends + 4 * (m * ROW_ENDS + point), ROW_ENDS, column_ends + 4 * (point * panels + p) * COLUMNS
+                ends = tile_ends + 4 * (m * ROW_ENDS + point), ROW_ENDS, panel_ends + 4 * (point * panels + p) * COLUMNS
                 multiply(left, places + 8 * m, tiles - m, right, depth, (base, step), (to, width), ends, kind)
                 fetch_span(left + number * steps[0] + call * spans[0], spans[0])  # of the next point
                 fetch_span(outputs + 4 * (point + 1) * steps[3] + call * spans[1], spans[1])
