@@ -210,7 +210,7 @@ def test_features_of_values_may_be_of_any_size(size):
 def test_a_number_far_from_others_makes_the_products_of_its_head_one_by_one(which, number, monkeypatch):
     """Which then are those of a processor that spares none; the other head is as it was."""
     q, k, v, scale = sizes_of_heads()
-    q[..., 0] = -abs(q[..., 0])  # so that no query's score is infinite for a key of -inf, and none sees one of inf
+    q[..., 0] = -abs(q[..., 0])  # a key of infinity then has a score of -infinity
     before = attention(q, k, v, heads=2, scale=scale, causal=False)
     (k if which == "key" else v)[0, 7, 0] = abs(number) if which == "key" else number
     got = attention(q, k, v, heads=2, scale=scale, causal=False)

@@ -23,7 +23,7 @@ from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 
 from refdiff.kernels.cpu.sums import ORDERED
-from refdiff.kernels.cpu.tile import HEIGHTS, _emit, _spread, _vectors, tile_lines
+from refdiff.kernels.cpu.tile import _emit, _spread, _vectors, by_height, from_to, tile_lines
 from refdiff.kernels.cpu.vector import (
     FLOAT,
     INDEX,
@@ -35,7 +35,6 @@ from refdiff.kernels.cpu.vector import (
     _fused,
     _load,
     _number,
-    _phi,
     _pointer,
     _store,
     _word,
@@ -64,15 +63,8 @@ def _multiply(typing: Any, a: Any, rows: Any, many: Any, b: Any, depth: Any, bas
             inner = types.void(*signature.args[:7], signature.args[8])
             return _emit(context, builder, inner, (*args[:7], args[8]))
         a, rows, many, b, depth, base, out, ends, _ = args
-        end = builder.append_basic_block("spared.done")
-        for height in HEIGHTS:
-            here = builder.append_basic_block("spared.rows")
-            if height == HEIGHTS[-1]:
-                builder.branch(here)
-            else:
-                others = builder.append_basic_block("spared.more")
-                builder.cbranch(builder.icmp_signed("<=", many, INDEX(height)), here, others)
-            builder.position_at_end(here)
+
+        def made(height: int) -> None:
             lines = tile_lines(builder, a, rows, height, 4)
             for j in range(0, TILE.columns, TILE.lanes):
                 before, after = (
@@ -85,10 +77,8 @@ def _multiply(typing: Any, a: Any, rows: Any, many: Any, b: Any, depth: Any, bas
                 sums = spared_sums(builder, lines, builder.gep(_pointer(builder, b, FLOAT), [INDEX(j)]), depth, begin)
                 for pointer, value in zip(after, sums, strict=True):
                     _store(builder, value, pointer)
-            builder.branch(end)
-            if height != HEIGHTS[-1]:
-                builder.position_at_end(others)
-        builder.position_at_end(end)
+
+        by_height(builder, many, made)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 5, place, place, types.UniTuple(types.int64, 3), kind), emit
@@ -133,32 +123,13 @@ def spared_sums(builder: ir.IRBuilder, lines: list, b: Any, depth: Any, begin: l
             sums = made
         return sums
 
-    sums = _from_to(builder, INDEX(0), paired, STEP, begin, pairs)
-    return _from_to(builder, paired, depth, 1, sums, product)
+    sums = from_to(builder, INDEX(0), paired, begin, pairs, STEP)
+    return from_to(builder, paired, depth, sums, product, 1)
 
 
 def _paired_depth(builder: ir.IRBuilder, depth: Any) -> Any:
     """How many steps in k are whole rounds."""
     return builder.mul(builder.udiv(depth, INDEX(STEP)), INDEX(STEP))
-
-
-def _from_to(builder: ir.IRBuilder, first: Any, last: Any, step: int, begin: list, body: Any) -> list:
-    """What body(k, the vectors so far) gives after k = first, first + step, ..., below last."""
-    before, here, after = builder.block, builder.append_basic_block("spared"), builder.append_basic_block("spared.end")
-    builder.cbranch(builder.icmp_signed("<", first, last), here, after)
-    builder.position_at_end(here)
-    k, held = _phi(builder, INDEX, first, before), [_phi(builder, VECTOR, value, before) for value in begin]
-    found = body(k, held)
-    more = builder.add(k, INDEX(step))
-    for phi, value in zip([k, *held], [more, *found], strict=True):
-        phi.add_incoming(value, builder.block)
-    made = builder.block
-    builder.cbranch(builder.icmp_signed("<", more, last), here, after)
-    builder.position_at_end(after)
-    ends = [_phi(builder, VECTOR, value, before) for value in begin]
-    for phi, value in zip(ends, found, strict=True):
-        phi.add_incoming(value, made)
-    return ends
 
 
 def _row_ends(typing: Any, a: Any, step: Any, depth: Any, out: Any) -> Any:
@@ -191,7 +162,7 @@ def _row_ends(typing: Any, a: Any, step: Any, depth: Any, out: Any) -> Any:
                 sums = made
             return sums
 
-        sums = _from_to(builder, INDEX(0), paired, READ_ON, [nothing] * TILE.rows, walk)
+        sums = from_to(builder, INDEX(0), paired, [nothing] * TILE.rows, walk, READ_ON)
         _store(builder, _totals(builder, sums), _pointer(builder, args[3], FLOAT))
         return context.get_dummy_value()
 
@@ -247,7 +218,7 @@ def _column_ends(typing: Any, b: Any, depth: Any, out: Any) -> Any:
                 sums = [builder.call(fused, [one, pair[1], s]) for one, pair, s in zip(signed, pairs, sums, strict=True)]
             return sums
 
-        sums = _from_to(builder, INDEX(0), _paired_depth(builder, args[1]), STEP, [_constant(0.0) for _ in places], step)
+        sums = from_to(builder, INDEX(0), _paired_depth(builder, args[1]), [_constant(0.0) for _ in places], step, STEP)
         for j, value in zip(places, sums, strict=True):
             _store(builder, value, builder.gep(target, [INDEX(j)]))
         return context.get_dummy_value()
@@ -273,7 +244,7 @@ def _row_scale(typing: Any, rows: Any, count: Any, out: Any, kind: Any) -> Any:
             values = [_size(builder, _number(builder, place, kind, TILE.lanes)) for place in places]
             return [builder.call(fused, [value, share, s]) for value, s in zip(values, sums, strict=True)]
 
-        sums = _from_to(builder, INDEX(0), args[1], TILE.lanes, [_constant(0.0) for _ in starts], step)
+        sums = from_to(builder, INDEX(0), args[1], [_constant(0.0) for _ in starts], step, TILE.lanes)
         total = sums[0]
         for other in sums[1:]:
             total = builder.fadd(total, other, flags=ORDERED)
@@ -302,7 +273,7 @@ def _column_scales(typing: Any, panels: Any, depth: Any, out: Any) -> Any:
                 sums = [builder.call(fused, [value, share, s]) for value, s in zip(values, sums, strict=True)]
             return sums
 
-        sums = _from_to(builder, INDEX(0), args[1], 1, [_constant(0.0) for _ in places], step)
+        sums = from_to(builder, INDEX(0), args[1], [_constant(0.0) for _ in places], step, 1)
         target = _pointer(builder, args[2], FLOAT)
         for j, value in zip(places, sums, strict=True):
             for i, power in enumerate(_powers_near(builder, value)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -54,6 +55,19 @@ multiply_tile: Any = intrinsic(_multiply_tile)
 def _emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
     a, rows, many, b, depth, base, out, _ = args
     size = NUMBERS[signature.args[-1]].size
+
+    def made(height: int) -> None:
+        begin = [_load(builder, pointer) for pointer in _vectors(builder, base, height)]
+        sums = tile_sums(builder, tile_lines(builder, a, rows, height, size), b, depth, begin, size == 2)
+        for pointer, value in zip(_vectors(builder, out, height), sums, strict=True):
+            _store(builder, value, pointer)
+
+    by_height(builder, many, made)
+    return context.get_dummy_value()
+
+
+def by_height(builder: ir.IRBuilder, many: Any, made: Callable[[int], None]) -> None:
+    """Do what is made for the first of HEIGHTS that holds so many rows, or for the last."""
     end = builder.append_basic_block("tile.done")
     for height in HEIGHTS:
         here = builder.append_basic_block("tile.rows")
@@ -63,15 +77,11 @@ def _emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any
             others = builder.append_basic_block("tile.more")
             builder.cbranch(builder.icmp_signed("<=", many, INDEX(height)), here, others)
         builder.position_at_end(here)
-        begin = [_load(builder, pointer) for pointer in _vectors(builder, base, height)]
-        sums = tile_sums(builder, tile_lines(builder, a, rows, height, size), b, depth, begin, size == 2)
-        for pointer, value in zip(_vectors(builder, out, height), sums, strict=True):
-            _store(builder, value, pointer)
+        made(height)
         builder.branch(end)
         if height != HEIGHTS[-1]:
             builder.position_at_end(others)
     builder.position_at_end(end)
-    return context.get_dummy_value()
 
 
 def tile_lines(builder: ir.IRBuilder, a: Any, rows: Any, height: int, size: int) -> list:
@@ -84,24 +94,34 @@ def tile_lines(builder: ir.IRBuilder, a: Any, rows: Any, height: int, size: int)
 def tile_sums(builder: ir.IRBuilder, lines: list, b: Any, depth: Any, begin: list, paired: bool) -> list:
     """The sums after `depth` steps, one vector a row and `lanes` columns, from `begin` on."""
     add = _add_pairs if paired else _add_products
-    before, body, after = builder.block, builder.append_basic_block("tile"), builder.append_basic_block("tile.end")
-    builder.cbranch(builder.icmp_signed(">", depth, INDEX(0)), body, after)
-    builder.position_at_end(body)
-    k = _phi(builder, INDEX, INDEX(0), before)
-    sums = [_phi(builder, VECTOR, value, before) for value in begin]
-    panel = builder.gep(_pointer(builder, b, FLOAT), [builder.mul(k, INDEX(TILE.columns))])
-    factors = [_load(builder, builder.gep(panel, [INDEX(j)])) for j in range(0, TILE.columns, TILE.lanes)]
-    more: list = []
-    for line in lines:
-        more += add(builder, builder.load(builder.gep(line, [k])), factors, sums[len(more) : len(more) + len(factors)])
-    step = builder.add(k, INDEX(1))
-    for phi, value in zip([k, *sums], [step, *more], strict=True):
+
+    def step(k: Any, sums: list) -> list:
+        panel = builder.gep(_pointer(builder, b, FLOAT), [builder.mul(k, INDEX(TILE.columns))])
+        factors = [_load(builder, builder.gep(panel, [INDEX(j)])) for j in range(0, TILE.columns, TILE.lanes)]
+        more: list = []
+        for line in lines:
+            more += add(builder, builder.load(builder.gep(line, [k])), factors, sums[len(more) : len(more) + len(factors)])
+        return more
+
+    return from_to(builder, INDEX(0), depth, begin, step, 1)
+
+
+def from_to(builder: ir.IRBuilder, first: Any, last: Any, begin: list, body: Callable[[Any, list], list], step: int) -> list:
+    """What body(k, the vectors so far) gives after k = first, first + step, ..., below last."""
+    before, here, after = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("loop.end")
+    builder.cbranch(builder.icmp_signed("<", first, last), here, after)
+    builder.position_at_end(here)
+    k, held = _phi(builder, INDEX, first, before), [_phi(builder, VECTOR, value, before) for value in begin]
+    found = body(k, held)
+    more = builder.add(k, INDEX(step))
+    for phi, value in zip([k, *held], [more, *found], strict=True):
         phi.add_incoming(value, builder.block)
-    builder.cbranch(builder.icmp_signed("<", step, depth), body, after)
+    made = builder.block
+    builder.cbranch(builder.icmp_signed("<", more, last), here, after)
     builder.position_at_end(after)
     ends = [_phi(builder, VECTOR, value, before) for value in begin]
-    for phi, value in zip(ends, more, strict=True):
-        phi.add_incoming(value, body)
+    for phi, value in zip(ends, found, strict=True):
+        phi.add_incoming(value, made)
     return ends
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -17,7 +16,7 @@ from numba.extending import intrinsic
 
 from refdiff.kernels.cpu.bfloat16 import _paired
 from refdiff.kernels.cpu.inner import spared_begin, spared_sums
-from refdiff.kernels.cpu.tile import tile_lines, tile_sums
+from refdiff.kernels.cpu.tile import from_to, tile_lines, tile_sums
 from refdiff.kernels.cpu.vector import (
     FEATURES,
     FLOAT,
@@ -28,7 +27,6 @@ from refdiff.kernels.cpu.vector import (
     _constant,
     _fused,
     _load,
-    _phi,
     _pointer,
     _store,
     _word,
@@ -48,7 +46,7 @@ def _largest_of_columns(typing: Any, address: Any, rows: Any, tops: Any) -> Any:
             values = _loaded(builder, _line(builder, args[0], i))
             return [_larger(builder, *pair) for pair in zip(values, tops, strict=True)]
 
-        found = _over_rows(builder, args[1], [_load(builder, place) for place in kept], step)
+        found = from_to(builder, INDEX(0), args[1], [_load(builder, place) for place in kept], step, 1)
         for place, value in zip(kept, found, strict=True):
             _store(builder, value, place)
         return context.get_dummy_value()
@@ -86,7 +84,7 @@ def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any, sums: An
             return sums
 
         count = builder.lshr(builder.add(args[1], INDEX(1)), INDEX(1)) if paired else args[1]
-        sums = _over_rows(builder, count, [_constant(0.0)] * len(tops), step)
+        sums = from_to(builder, INDEX(0), count, [_constant(0.0)] * len(tops), step, 1)
         for place, value in zip(_places(builder, args[3]), sums, strict=True):
             _store(builder, value, place)
         return context.get_dummy_value()
@@ -181,7 +179,7 @@ def _by_columns(operation: str) -> Any:
                 _store(builder, getattr(builder, operation)(_load(builder, place), other), place)
             return others
 
-        _over_rows(builder, args[1], _loaded(builder, args[2]), step)
+        from_to(builder, INDEX(0), args[1], _loaded(builder, args[2]), step, 1)
         return context.get_dummy_value()
 
     def change(typing: Any, address: Any, rows: Any, others: Any) -> Any:
@@ -200,7 +198,7 @@ def _multiply_rows(typing: Any, address: Any, rows: Any, factors: Any) -> Any:
                 _store(builder, builder.fmul(_load(builder, place), _load(builder, other)), place)
             return held
 
-        _over_rows(builder, args[1], [], step)
+        from_to(builder, INDEX(0), args[1], [], step, 1)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 3), emit
@@ -218,7 +216,7 @@ def _add_to_scaled(typing: Any, address: Any, rows: Any, factors: Any, added: An
                 _store(builder, builder.call(fused, [_load(builder, place), factor, _load(builder, other)]), place)
             return factors
 
-        _over_rows(builder, args[1], _loaded(builder, args[2]), step)
+        from_to(builder, INDEX(0), args[1], _loaded(builder, args[2]), step, 1)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), emit
@@ -265,21 +263,6 @@ def _masked(builder: ir.IRBuilder, name: str, values: list, immediate: int | Non
     given = [*values, *([] if immediate is None else [WORD(immediate)]), _constant(0.0), half(-1), WORD(4)]
     function = ir.FunctionType(VECTOR, [value.type for value in given])
     return builder.call(get_or_insert_function(builder.module, function, f"llvm.x86.avx512.mask.{name}.ps.512"), given)
-
-
-def _over_rows(builder: ir.IRBuilder, rows: Any, begin: list, step: Callable[[Any, list], list]) -> list:
-    """What step(i, the vectors so far) gives after so many rows i."""
-    before, body, after = builder.block, builder.append_basic_block("rows"), builder.append_basic_block("rows.end")
-    builder.branch(body)
-    builder.position_at_end(body)
-    i, held = _phi(builder, INDEX, INDEX(0), before), [_phi(builder, VECTOR, value, before) for value in begin]
-    found = step(i, held)
-    more = builder.add(i, INDEX(1))
-    for phi, value in zip([i, *held], [more, *found], strict=True):
-        phi.add_incoming(value, body)
-    builder.cbranch(builder.icmp_signed("<", more, rows), body, after)
-    builder.position_at_end(after)
-    return found
 
 
 def _line(builder: ir.IRBuilder, address: Any, i: Any) -> Any:

@@ -142,14 +142,15 @@ def _tiles(start: int, stop: int, blocks: int, count: int, *rest: Any) -> None:
 def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tuple, kind: Any, out: np.ndarray) -> None:
     """All tiles are transformed, a slice of channels side by side; then each thread does its own groups of panels of outputs."""
     count, deep, points = len(image) * place[2] * place[3], _whole(image.shape[3], LANES), place[4] ** 2
+    room = _whole(count, ROWS)
     step = count * _whole(deep, SLICE) + SPARE
     inputs, scales = scratch("inputs", points * step + READ_ON), scratch("scales", 2 * count)
-    ends = scratch("row ends", -(-deep // SLICE) * _whole(count, ROWS) * ROW_ENDS)
+    ends = scratch("row ends", -(-deep // SLICE) * room * ROW_ENDS)
     scales[:] = 1
     work = points * count * deep
-    own = address(scales), address(ends), SLICE, _whole(count, ROWS)
+    own = address(scales), address(ends), SLICE, room
     parallel(_inputs, count, work, image, (*place, step, SLICE, count), deep, kind, inputs, own)
-    places = np.minimum(np.arange(_whole(count, ROWS)), count - 1) * SLICE
+    places = np.minimum(np.arange(room), count - 1) * SLICE
     rest = step, readable(weight), (scales, column_scales_of(weight, kind)), ends, bias, place, kind, out
     groups = -(-len(bias) // (GROUP * COLUMNS))
     parallel(_panels, groups, work * len(bias) // PER_NUMBER, places, count, inputs, *rest)
@@ -174,9 +175,7 @@ def _panels(start: int, stop: int, places: np.ndarray, count: int, *rest: Any) -
     tiles, zeros = np.empty(OUT * OUT * GROUP * COLUMNS, np.float32), np.zeros(COLUMNS, np.float32)
     span, steps = (start * GROUP, min(stop * GROUP, len(bias) // COLUMNS)), (step, GROUP * panel + SPARE, panel, wide)
     at = tuple(address(x) for x in (places, inputs, packed, zeros, outputs, taps, ends, panel_ends, scales, *column_scales))
-    _groups(
-        span, weight.shape[:2], steps, at, source(weight), bias, outputs, tiles, (*place, count, _whole(count, ROWS)), out, kind
-    )
+    _groups(span, weight.shape[:2], steps, at, source(weight), bias, outputs, tiles, (*place, count), out, kind)
 
 
 @jit
@@ -186,7 +185,7 @@ def _groups(span, shape, steps, at, weight, bias, outputs, tiles, place, out, ki
     All in one call: two threads that return to Python every few microseconds would wait for one another there.
     """
     places, inputs, packed, zeros, outputs_at, taps, row_ends, panel_ends, scales, column_scales, undone = at
-    down, across, side, count = place[2:6]
+    down, across, side, count = place[2:]
     number = bytes_of(kind)
     for first in range(span[0], span[1], GROUP):
         column, many = first * COLUMNS, min(GROUP, span[1] - first)
@@ -203,7 +202,7 @@ def _groups(span, shape, steps, at, weight, bias, outputs, tiles, place, out, ki
             size = side * side, count, deep * number // 4, many
             line = bytes_of(weight[1]) * 9
             then = weight[0] + line * (column * shape[1] + k + SLICE), line * shape[1], many * COLUMNS, line * SLICE
-            sides = row_ends + 4 * (k // SLICE * place[6] * ROW_ENDS), panel_ends
+            sides = row_ends + 4 * (k // SLICE * -(-count // ROWS) * ROWS * ROW_ENDS), panel_ends
             _products((places, inputs + number * k * count, packed, zeros, outputs_at, *sides), size, steps, k == 0, then, kind)
         where, tile = (down, across, side, column, many * COLUMNS, steps[3]), tiles[: OUT * OUT * many * COLUMNS]
         _transform_outputs(
