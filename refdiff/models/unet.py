@@ -15,7 +15,7 @@ from refdiff.core.params import Declaration, Params, numbered
 from refdiff.core.tap import tap, unit
 from refdiff.errors import BadRequest
 from refdiff.models.config import read_config
-from refdiff.models.layers import affine, conv1x1, conv3x3, conv_params, linear_params, norm_params
+from refdiff.models.layers import affine, conv1x1, conv3x3, conv_params, linear_params, norm_params, upsample_conv3x3
 from refdiff.models.transformer import spatial_transformer, spatial_transformer_params
 from refdiff.ops import add, concatenate, conv2d, crop, group_norm_silu, silu, timestep_embedding, upsample_nearest
 from refdiff.xp import Array, array_module
@@ -217,10 +217,13 @@ def up_block(
         if "attentions" in p:
             x = spatial_transformer(p.attentions[i], x, context, heads=heads, groups=config.norm_num_groups)
     if "upsamplers" in p:
-        x = upsample_nearest(x, height=2 * x.shape[2], width=2 * x.shape[3])  # [B,C',H,W] -> [B,C',2H,2W]
-        if x.shape[2:] != size:
-            x = crop(x, height=size[0], width=size[1])  # the down path halved an odd size
-        x = tap(p.upsamplers[0].path, conv3x3(p.upsamplers[0].conv, x))
+        conv, (height, width) = p.upsamplers[0].conv, (2 * x.shape[2], 2 * x.shape[3])
+        if size == (height, width):
+            x = upsample_conv3x3(conv, x)  # [B,C',H,W] -> [B,C',2H,2W]
+        else:  # the down path halved an odd size
+            x = crop(upsample_nearest(x, height=height, width=width), height=size[0], width=size[1])
+            x = conv3x3(conv, x)
+        x = tap(p.upsamplers[0].path, x)
     return x
 
 
@@ -246,7 +249,7 @@ def resnet_block(p: Params, config: UNetConfig, x: Array, temb: Array) -> Array:
     groups, eps = config.norm_num_groups, config.norm_eps
     h = group_norm_silu(x, p.norm1.weight, p.norm1.bias, groups=groups, eps=eps)
     h = conv3x3(p.conv1, h)
-    h = h + affine(p.time_emb_proj, silu(temb)).reshape(h.shape[0], h.shape[1], 1, 1)
+    h = add(h, affine(p.time_emb_proj, silu(temb)).reshape(h.shape[0], h.shape[1], 1, 1))
     h = group_norm_silu(h, p.norm2.weight, p.norm2.bias, groups=groups, eps=eps)
     h = conv3x3(p.conv2, h)
     if "conv_shortcut" in p:

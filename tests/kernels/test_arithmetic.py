@@ -28,6 +28,37 @@ def test_is_numpys_sum(data, axes):
             assert found.transpose(np.argsort(axes)).flags.c_contiguous  # the layout of both
 
 
+@given(st.data(), st.booleans())
+def test_adds_a_vector_to_the_pixels_of_each_picture(data, contiguous):
+    batch, channels, width = data.draw(st.tuples(st.integers(1, 3), *[st.integers(1, 5)] * 2))
+    height = data.draw(st.integers(2, 5))
+    x = np.ascontiguousarray(data.draw(reals((batch, height, width, channels), F32))).transpose(0, 3, 1, 2)
+    vectors = data.draw(reals((batch, channels, 1, 1), F32))
+    if not contiguous:
+        vectors = np.repeat(vectors, 2, axis=1)[:, ::2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "SMALL", 0)
+        for threads in (1, 2, 3):
+            patch.setattr(common, "THREADS", threads)
+            found = add(x, vectors)
+            np.testing.assert_array_equal(found, x + vectors)
+            assert found.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("x", "vectors"),
+    [
+        (np.zeros((2, 3, 4, 5), F32), np.zeros((2, 3, 1, 1), F32)),  # not NHWC
+        (np.zeros((2, 4, 5, 3), F32).transpose(0, 3, 1, 2), np.zeros((1, 3, 1, 1), F32)),
+        (np.zeros((2, 4, 5, 3), F32).transpose(0, 3, 1, 2), np.zeros((2, 1, 1, 1), F32)),
+        (np.zeros((0, 4, 5, 3), F32).transpose(0, 3, 1, 2), np.zeros((0, 3, 1, 1), F32)),
+    ],
+)
+def test_other_vectors_are_left_to_the_specification(x, vectors):
+    with pytest.raises(Unsupported):
+        add(x, vectors)
+
+
 @pytest.mark.parametrize(
     "other", [3.0, np.zeros((2, 1), F32), np.zeros((3, 2), F32).T, np.zeros((2, 3)), np.zeros((2, 6), F32)[:, ::2]]
 )

@@ -16,6 +16,7 @@ MANY = results.LEAST // 4
 @pytest.fixture(autouse=True)
 def _nothing_idle(monkeypatch):
     monkeypatch.setattr(results, "_idle", {})
+    monkeypatch.setattr(results, "_most", 1 << 40)
 
 
 def _place(x):
@@ -63,6 +64,19 @@ def test_the_longest_idle_goes_first_when_there_is_too_much(monkeypatch):
     assert results.idle() == 4 * (MANY + 1)
     del third
     assert results.idle() == 4 * (MANY + 2)
+
+
+def test_what_is_idle_goes_when_more_is_asked_for_than_ever(monkeypatch):
+    monkeypatch.setattr(results, "_most", 0)
+    first, second = result(MANY), result(2 * MANY)
+    del first, second
+    assert results.idle() == 12 * MANY
+    third = result(2 * MANY + 1)
+    assert results.idle() == 0
+    small = result(MANY)
+    del small
+    other = result(2 * MANY + 1)  # not more than ever: what is idle stays
+    assert results.idle() == 4 * MANY and other.size == third.size
 
 
 def test_small_arrays_are_the_allocators():

@@ -116,9 +116,10 @@ def test_where_it_is_chosen():
         ((2, 320, 64, 64), (320, 320, 1, 1), 1),
         ((2, 320, 3, 8), (320, 320, 3, 3), 1),
         ((2, 4, 64, 64), (320, 4, 3, 3), 1),
-        ((2, 320, 64, 64), (4, 320, 3, 3), 1),
     ):
         assert not winograd.is_faster(shape, weight, stride, winograd.LEAST)
+    assert winograd.is_faster((1, 128, 512, 512), (3, 128, 3, 3), 1, winograd.LEAST)
+    assert not winograd.is_faster((1, 3, 512, 512), (3, 128, 3, 3), 1, winograd.LEAST_GRADIENT)
 
 
 def test_convolution_takes_it_where_it_is_chosen():

@@ -201,11 +201,16 @@ def everywhere(name: str, function: Any) -> list[Change]:
 
 def convolutions(conv3x3: Any, upsample: Any) -> list[Change]:
     """The 3x3 convolutions of every network, the one that is fused with upsampling too."""
+    return everywhere("conv3x3", conv3x3) + everywhere("upsample_conv3x3", upsampled(conv3x3, upsample))
+
+
+def upsampled(conv3x3: Any, upsample: Any) -> Any:
+    """The convolution that is fused with upsampling, of these two."""
 
     def upsample_conv3x3(p: Any, x: Any) -> Any:
         return conv3x3(p, upsample(x, height=2 * x.shape[2], width=2 * x.shape[3]))
 
-    return everywhere("conv3x3", conv3x3) + everywhere("upsample_conv3x3", upsample_conv3x3)
+    return upsample_conv3x3
 
 
 def w_square(site: Site) -> list[Change]:

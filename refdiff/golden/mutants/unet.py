@@ -94,7 +94,11 @@ VARIANTS: Variants = {
         "bilinear": patched(
             (unet, "upsample_nearest", changes.bilinear), *changes.convolutions(layers.conv3x3, changes.bilinear)
         ),
-        "bilinear to the skip's size": patched((unet, "upsample_nearest", unchanged), (unet, "crop", changes.bilinear)),
+        "bilinear to the skip's size": patched(
+            (unet, "upsample_nearest", unchanged),
+            (unet, "crop", changes.bilinear),
+            (unet, "upsample_conv3x3", changes.upsampled(layers.conv3x3, changes.bilinear)),
+        ),
     },
     "unet-down-pad": {"one side": patched((unet, "conv2d", changes.one_sided))},
     "proj-linear-conv": {"reshape": patched((transformer, "tokens", unmoved_tokens))},

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-# Bytes. A U-Net of Stable Diffusion 1.5 keeps 0.27 GB at 512 pixels, its decoder more than the rest.
-BUDGET = int(float(os.environ.get("REFDIFF_PREPARED_GB", "0.6")) * 1e9)
+# Bytes: what a U-Net of Stable Diffusion 1.5 keeps at 512 pixels, and a little. Beyond it a weight's form is made anew at each
+# call, in memory that comes back, which costs few hundredths of the call: a decoder, called once, gains nothing by keeping it.
+BUDGET = int(float(os.environ.get("REFDIFF_PREPARED_GB", "0.3")) * 1e9)
 _kept: dict[tuple[str, int], tuple[weakref.ref, np.ndarray]] = {}
 _lock = threading.Lock()
 

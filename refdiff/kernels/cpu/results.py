@@ -16,6 +16,7 @@ WASTE = 4  # times what is asked for, the most that is given: memory of any size
 LINE = 16  # floats of a line of a cache, at which a result begins
 LEAST = 1 << 20  # bytes: smaller arrays are kept by the allocator of the process
 _idle: dict[int, np.ndarray] = {}  # the longest idle first; every step on it is one that threads cannot cut
+_most = 0  # floats that were asked for at once
 
 
 def result(*shape: int) -> np.ndarray:
@@ -39,6 +40,10 @@ def _taken(size: int) -> np.ndarray:
     found = _idle.pop(min(fits)[1], None) if fits else None
     if found is not None:
         return found
+    global _most
+    if size > _most:  # a network begins whose results are larger: the system makes its memory of what is idle, all too small
+        _most = size
+        _idle.clear()
     fresh = np.empty(size + LINE, dtype=np.float32)
     first = -fresh.ctypes.data // 4 % LINE
     return fresh[first : first + size]

@@ -35,24 +35,25 @@ from refdiff.kernels.cpu.winograd_tiles import (
 # Tiles at a time. Where all transformed weights stay in a cache, so few that their inputs and products stay there too; else more,
 # since every block reads the weights from memory.
 BLOCK, LARGE_BLOCK, STAYS = 6 * ROWS, 22 * ROWS, 1 << 23
-SIZE = np.float32(2)  # the mean of a spared weight's numbers, so that transforms of weights and inputs have about one size
+# The mean of a spared weight's numbers, so that transforms of weights and inputs have about one size.
+SIZES = {SIDE: np.float32(2), SIDE_DOUBLED: np.float32(1 / 4)}
 SLICE, GROUP = 128, 2  # channels and panels of weights at a time, so that their transforms stay in the second cache
 SPARE = 16  # floats between points, so that they do not all fall into the same lines of a cache
 LARGE = 128  # tiles of a picture
-FEWEST_CHANNELS = 32  # below these there is nothing to gain
-# The least side, and side times channels. A picture of few tiles gains less than the weights' transforms take, a small one
-# little, and it would wait until the transforms are compiled; but gradients are of many pictures at a time.
-LEAST, LEAST_GRADIENT = (2 * OUT, 4096), (OUT, 0)
+FEWEST_CHANNELS = 32  # of the inputs, below which there is nothing to gain
+# The least side, side times the inputs' channels, and outputs. A picture of few tiles gains less than the weights' transforms
+# take, a small one little, and it would wait until the transforms are compiled; but gradients are of many pictures at a time.
+LEAST, LEAST_GRADIENT = (2 * OUT, 4096, 1), (OUT, 0, FEWEST_CHANNELS)
 
 
-def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int, least: tuple[int, int]) -> bool:
+def is_faster(shape: tuple[int, ...], weight: tuple[int, ...], stride: int, least: tuple[int, int, int]) -> bool:
     """Whether it is worth its transforms; the same for a picture alone and in a batch.
 
     Shapes: [B,C,H,W], [O,C,K,K]
     """
-    side, channels = min(shape[2:]), min(weight[:2])
+    side, (outputs, channels) = min(shape[2:]), weight[:2]
     large = side >= least[0] and channels >= FEWEST_CHANNELS and side * channels >= least[1]
-    return large and weight[2:] == (3, 3) and stride == 1
+    return large and outputs >= least[2] and weight[2:] == (3, 3) and stride == 1
 
 
 def conv3x3(
@@ -71,9 +72,12 @@ def conv3x3(
 def doubled_conv3x3(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """The convolution, with one pixel of padding, of the picture with every pixel doubled, which is never made.
 
+    Always of float32, which takes no longer than the usual form of bfloat16: in this form its error would be two to three times
+    as large, most of it in the last row and column of each tile, which would be seen as a pattern.
     Shapes: [B,C,H,W], [O,C,3,3], [O] -> [B,O,2H,2W]
     """
-    return _convolved(nhwc(x), weight, bias, (1, 1), (2 * x.shape[2], 2 * x.shape[3]), SIDE_DOUBLED, FLOAT32)
+    kind = SPARED if SPARES else FLOAT32
+    return _convolved(nhwc(x), weight, bias, (1, 1), (2 * x.shape[2], 2 * x.shape[3]), SIDE_DOUBLED, kind)
 
 
 def _convolved(
@@ -91,9 +95,9 @@ def _convolved(
 def _by_tiles(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: tuple, kind: Any, out: np.ndarray) -> None:
     """Each thread does its own tiles from the first transform to the last, a block at a time."""
     side = place[4]
-    scales = column_scales_of(weight, kind)
+    scales = column_scales_of(weight, side, kind)
     panels = prepared(f"winograd {side} {kind.dtype}", weight, lambda w: transformed_weight(w, side, kind, scales))
-    ends = prepared(f"winograd ends {kind.dtype}", weight, lambda w: _column_ends(panels)) if kind is SPARED else scales
+    ends = prepared(f"winograd ends {side} {kind.dtype}", weight, lambda w: _column_ends(panels)) if kind is SPARED else scales
     count = len(image) * place[2] * place[3]
     blocks = _whole(-(-count // (BLOCK if panels.nbytes <= STAYS else LARGE_BLOCK)), common.THREADS)
     work = side * side * count * panels.shape[2] * len(bias) // PER_NUMBER
@@ -107,7 +111,7 @@ def _tiles(start: int, stop: int, blocks: int, count: int, *rest: Any) -> None:
     deep, width, points = _whole(image.shape[3], LANES), len(bias), place[4] ** 2
     chunks = -(-panels.shape[2] // DEPTH)
     inputs, outputs = (
-        scratch("inputs", points * (block * deep + SPARE) + READ_ON),
+        scratch("inputs", _whole(points, ROWS) * (block * deep + SPARE) + READ_ON),
         scratch("outputs", points * (block * width + SPARE)),
     )
     scales, ends = scratch("scales", 2 * block), scratch("row ends", chunks * block * ROW_ENDS)
@@ -144,14 +148,14 @@ def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: t
     count, deep, points = len(image) * place[2] * place[3], _whole(image.shape[3], LANES), place[4] ** 2
     room = _whole(count, ROWS)
     step = count * _whole(deep, SLICE) + SPARE
-    inputs, scales = scratch("inputs", points * step + READ_ON), scratch("scales", 2 * count)
+    inputs, scales = scratch("inputs", _whole(points, ROWS) * step + READ_ON), scratch("scales", 2 * count)
     ends = scratch("row ends", -(-deep // SLICE) * room * ROW_ENDS)
     scales[:] = 1
     work = points * count * deep
     own = address(scales), address(ends), SLICE, room
     parallel(_inputs, count, work, image, (*place, step, SLICE, count), deep, kind, inputs, own)
     places = np.minimum(np.arange(room), count - 1) * SLICE
-    rest = step, readable(weight), (scales, column_scales_of(weight, kind)), ends, bias, place, kind, out
+    rest = step, readable(weight), (scales, column_scales_of(weight, place[4], kind)), ends, bias, place, kind, out
     groups = -(-len(bias) // (GROUP * COLUMNS))
     parallel(_panels, groups, work * len(bias) // PER_NUMBER, places, count, inputs, *rest)
 
@@ -210,7 +214,7 @@ def _groups(span, shape, steps, at, weight, bias, outputs, tiles, place, out, ki
         )
 
 
-def column_scales_of(weight: np.ndarray, kind: Any) -> np.ndarray:
+def column_scales_of(weight: np.ndarray, side: int, kind: Any) -> np.ndarray:
     """The powers of two that each output's weights are multiplied by, to be of one size with inputs, and what undoes them.
 
     They are 1 unless products are spared, as `kind` says.  Shapes: [O,C,3,3] -> [2,O to whole panels]
@@ -221,10 +225,12 @@ def column_scales_of(weight: np.ndarray, kind: Any) -> np.ndarray:
         taken = readable(weight)
         parallel(_column_sizes, len(weight), weight.size, *source(taken), weight[0].size, address(scales))
         out = np.ones((2, _whole(len(weight), COLUMNS)), np.float32)
-        out[:, : len(weight)] = scales.T * [[SIZE], [1 / SIZE]]
+        out[:, : len(weight)] = scales.T * [[SIZES[side]], [1 / SIZES[side]]]
         return out
 
-    return prepared("winograd scales", weight, made) if kind is SPARED else np.ones((2, _whole(len(weight), COLUMNS)), np.float32)
+    if kind is not SPARED:
+        return np.ones((2, _whole(len(weight), COLUMNS)), np.float32)
+    return prepared(f"winograd scales {side}", weight, made)
 
 
 @jit
@@ -256,7 +262,7 @@ def transformed_weight(weight: np.ndarray, side: int, kind: Any, scales: np.ndar
     """
     many, channels = weight.shape[:2]
     panels = -(-many // COLUMNS)
-    out = np.empty((side * side, panels, channels * kind.itemsize // 4, COLUMNS), dtype=np.float32)
+    out = result(side * side, panels, channels * kind.itemsize // 4, COLUMNS)
     parallel(_weights, panels, side * side * weight.size, readable(weight), side, kind, out, scales)
     return out
 

@@ -58,12 +58,29 @@ A = (  # times 1, 27/16, 27/16, 1/2, 1/2 and 1
 _in, _of_weight, _out = combination(*B, scaled="number"), combination(*G, scaled="vector"), biased_combination(*A)
 _of_weights = paired_combination(*G)
 
-# Of a doubled picture the point -1 is 0, so that one is among its points: 0, 1, (-1), 2, -2 and infinity.
+# Of a doubled picture the point -1 is 0 if its negative is a point too: 0, 1, (-1), 7/4, -7/4 and infinity; of others beside
+# them 7/4 has the least error (measured). The rows of A and B are those of the points, of B times 1/4, 1/4, 1/4, 1/2 and 1/2.
 _TWICE = np.eye(SEEN_DOUBLED)[[0, 1, 1, 2, 2, 3]]  # which pixel each of a tile's inputs is
-B_DOUBLED = np.array([(4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1)])
-G_DOUBLED = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
-A_DOUBLED = ((1, 1, 1, 1, 0), (0, 1, 2, -2, 0), (0, 1, 4, 4, 0), (0, 1, 8, -8, 1))
-_in_doubled, _of_weight_doubled = combination(B_DOUBLED @ _TWICE), combination(G_DOUBLED)
+B_DOUBLED = np.array(
+    [
+        (49 / 64, 0, -65 / 64, 0, 1 / 4, 0),
+        (0, -49 / 64, -49 / 64, 1 / 4, 1 / 4, 0),
+        (0, -7 / 16, -1 / 4, 7 / 16, 1 / 4, 0),
+        (0, 7 / 8, -1 / 2, -7 / 8, 1 / 2, 0),
+        (0, 49 / 32, 0, -65 / 32, 0, 1 / 2),
+    ]
+)
+ONE, FIRST, SECOND = -32 / 33, 512 / 1617, 256 / 1617  # c of 1, 7/4 and -7/4
+G_DOUBLED = (
+    (64 / 49, 0, 0),
+    (ONE, ONE, ONE),
+    (FIRST, FIRST * 7 / 4, FIRST * 49 / 16),
+    (SECOND, -SECOND * 7 / 4, SECOND * 49 / 16),
+    (0, 0, 2),
+)
+A_DOUBLED = ((1, 1, 1, 1, 0), (0, 1, 7 / 4, -7 / 4, 0), (0, 1, 49 / 16, 49 / 16, 0), (0, 1, 343 / 64, -343 / 64, 1))
+_in_doubled = combination(B_DOUBLED @ _TWICE, scaled="number")
+_of_weight_doubled = combination(G_DOUBLED, scaled="vector")
 _out_doubled = biased_combination(A_DOUBLED)
 
 
@@ -94,14 +111,17 @@ def _transform_inputs(start, stop, first, image, place, patch, inputs, kind, own
         scale = own[0] + 8 * (t - first)
         if spares(kind):
             at, far = np.int64(source), 4 * line
-            lines = at, at + far, at + 2 * far, at + 3 * far, at + 4 * far, at + 5 * far
-            row_scale(lines, SIDE * deep, scale, FLOAT32)
+            lines = at, at + far, at + 2 * far, at + 3 * far
+            if side == SIDE_DOUBLED:
+                row_scale(lines, SEEN_DOUBLED * deep, scale, FLOAT32)
+            else:
+                row_scale((*lines, at + 4 * far, at + 5 * far), SIDE * deep, scale, FLOAT32)
         for k in range(0, deep, wide):
             many, into = min(wide, deep - k), to + bytes_of(kind) * k * rows
             _tile_in(source + 4 * k, (line, deep), many, into, step, side, kind, scale)
             if spares(kind):
                 for c in range(0, many, own[2]):
-                    for point in range(0, SIDE * SIDE, ROWS):
+                    for point in range(0, side * side, ROWS):
                         ends = own[1] + 4 * (((k + c) // own[2] * own[3] + t - first) * ROW_ENDS + point)
                         row_ends(into + 4 * (point * step + c), step, min(own[2], channels - k - c), ends)
 
@@ -124,7 +144,7 @@ def _tile_in(source, steps, deep, target, step, side, kind, scale):
     for c in range(0, deep, LANES):
         at, to = source + 4 * c, target + bytes_of(kind) * c
         if side == SIDE_DOUBLED:
-            _in_doubled(at, steps, to, (SIDE_DOUBLED * step, step), kind, 0)
+            _in_doubled(at, steps, to, (SIDE_DOUBLED * step, step), kind, scale)
         else:
             _in(at, steps, to, (SIDE * step, step), kind, scale)
 
@@ -157,7 +177,7 @@ def _weights_in(taps, out, step, side, kind, scales):
         if bytes_of(kind) == 2:
             _of_weights(at, at + 4 * 9 * COLUMNS, (3 * COLUMNS, COLUMNS), to, (SIDE * step, step))
         elif side == SIDE_DOUBLED:
-            _of_weight_doubled(at, (3 * COLUMNS, COLUMNS), to, (SIDE_DOUBLED * step, step), FLOAT32, 0)
+            _of_weight_doubled(at, (3 * COLUMNS, COLUMNS), to, (SIDE_DOUBLED * step, step), kind, scales + lane)
         else:
             _of_weight(at, (3 * COLUMNS, COLUMNS), to, (SIDE * step, step), kind, scales + lane)
 
