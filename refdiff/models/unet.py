@@ -217,7 +217,8 @@ def up_block(
         if "attentions" in p:
             x = spatial_transformer(p.attentions[i], x, context, heads=heads, groups=config.norm_num_groups)
     if "upsamplers" in p:
-        conv, (height, width) = p.upsamplers[0].conv, (2 * x.shape[2], 2 * x.shape[3])
+        conv = p.upsamplers[0].conv
+        height, width = 2 * x.shape[2], 2 * x.shape[3]
         if size == (height, width):
             x = upsample_conv3x3(conv, x)  # [B,C',H,W] -> [B,C',2H,2W]
         else:  # the down path halved an odd size

@@ -15,17 +15,22 @@ from tests.ops.arrays import reals
 F32 = np.float32
 
 
-@given(st.data(), st.permutations(range(4)))
-def test_is_numpys_sum(data, axes):
-    shape = data.draw(st.tuples(*[st.integers(1, 5)] * 4))
-    one, other = (np.ascontiguousarray(data.draw(reals(shape, F32))).transpose(axes) for _ in range(2))
+def assert_is_the_sum(one, other, order):
+    """On 1, 2 and 3 threads, and that the numbers then lie in memory in this order of axes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(common, "SMALL", 0)
         for threads in (1, 2, 3):
             patch.setattr(common, "THREADS", threads)
             found = add(one, other)
             np.testing.assert_array_equal(found, one + other)
-            assert found.transpose(np.argsort(axes)).flags.c_contiguous  # the layout of both
+            assert found.transpose(order).flags.c_contiguous
+
+
+@given(st.data(), st.permutations(range(4)))
+def test_is_numpys_sum(data, axes):
+    shape = data.draw(st.tuples(*[st.integers(1, 5)] * 4))
+    one, other = (np.ascontiguousarray(data.draw(reals(shape, F32))).transpose(axes) for _ in range(2))
+    assert_is_the_sum(one, other, np.argsort(axes))  # the layout of both
 
 
 @given(st.data(), st.booleans())
@@ -36,13 +41,7 @@ def test_adds_a_vector_to_the_pixels_of_each_picture(data, contiguous):
     vectors = data.draw(reals((batch, channels, 1, 1), F32))
     if not contiguous:
         vectors = np.repeat(vectors, 2, axis=1)[:, ::2]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "SMALL", 0)
-        for threads in (1, 2, 3):
-            patch.setattr(common, "THREADS", threads)
-            found = add(x, vectors)
-            np.testing.assert_array_equal(found, x + vectors)
-            assert found.transpose(0, 2, 3, 1).flags.c_contiguous
+    assert_is_the_sum(x, vectors, (0, 2, 3, 1))
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def result(*shape):
     return guarded(int(np.prod(shape))).reshape(shape)
 
 for module in (attention, conv, gradient, halves, linear, product, repeats, strassen, winograd, winograd_gradient, common):
-    for name, instead in (("scratch", lambda name, size: guarded(size)), ("result", result)):
+    for name, instead in (("scratch", lambda name, size: guarded(size)), ("result", result), ("room", result)):
         if hasattr(module, name):
             setattr(module, name, instead)
 

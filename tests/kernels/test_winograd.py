@@ -163,6 +163,22 @@ def test_transformed_weights_are_kept_while_the_parameter_is(monkeypatch):
     assert module.used() == 0
 
 
+def test_what_is_kept_has_memory_of_its_own_and_what_is_not_has_that_of_results(monkeypatch):
+    from refdiff.kernels.cpu import prepared as module
+    from refdiff.kernels.cpu import results
+
+    monkeypatch.setattr(module, "_kept", {})
+    monkeypatch.setattr(results, "_idle", {})
+    large = results.result(3 << 19)
+    place = large.ctypes.data
+    del large
+    weight = np.ones((64, 256, 3, 3), F32)
+    call = weight, winograd.SIDE, winograd.FLOAT32, np.ones((2, 64), F32)
+    assert winograd.transformed_weight(*call).ctypes.data != place
+    monkeypatch.setattr(module, "BUDGET", 0)
+    assert winograd.transformed_weight(*call).ctypes.data == place
+
+
 @pytest.mark.parametrize(("batch", "channels", "many", "side"), [(0, 4, 3, 5), (1, 0, 3, 5), (1, 4, 0, 5), (0, 64, 64, 64)])
 def test_what_is_empty_is_left_to_the_specification(batch, channels, many, side):
     x, weight = np.ones((batch, channels, side, side), F32), np.ones((many, channels, 3, 3), F32)

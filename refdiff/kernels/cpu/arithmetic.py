@@ -17,11 +17,9 @@ def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
         raise Unsupported("a single number")
     require_float32(a, b)
-    if a.ndim == 4 and a.shape != b.shape == (*a.shape[:2], 1, 1) and a.size:
-        return _add_vectors(a.transpose(0, 2, 3, 1), b)
-    order = sorted(range(a.ndim), key=lambda axis: -a.strides[axis])
     if a.shape != b.shape:
-        raise Unsupported("other shapes")
+        return _add_vectors(a, b)
+    order = sorted(range(a.ndim), key=lambda axis: -a.strides[axis])
     one, other = a.transpose(order), b.transpose(order)
     if not (one.flags.c_contiguous and other.flags.c_contiguous):
         raise Unsupported("another layout, or gaps between the numbers")
@@ -34,8 +32,11 @@ def _add(start: int, stop: int, a: np.ndarray, b: np.ndarray, out: np.ndarray) -
     np.add(a[start:stop], b[start:stop], out=out[start:stop])
 
 
-def _add_vectors(image: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """The vector of each picture added to all its pixels.  Shapes: [B,H,W,C], [B,C,1,1] -> [B,C,H,W]"""
+def _add_vectors(x: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """The vector of each picture added to all its pixels.  Shapes: [B,C,H,W], [B,C,1,1] -> [B,C,H,W]"""
+    if x.ndim != 4 or x.size == 0 or vectors.shape != (*x.shape[:2], 1, 1):
+        raise Unsupported("other shapes")
+    image = x.transpose(0, 2, 3, 1)
     if not image.flags.c_contiguous:
         raise Unsupported("another layout, or gaps between the numbers")
     out, channels = result(*image.shape), image.shape[3]

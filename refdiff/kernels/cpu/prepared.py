@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
 from collections.abc import Callable
 
 import numpy as np
+
+from refdiff.kernels.cpu.results import fresh, result
 
 # Bytes: what a U-Net of Stable Diffusion 1.5 keeps at 512 pixels, and a little. Beyond it a weight's form is made anew at each
 # call, in memory that comes back, which costs few hundredths of the call: a decoder, called once, gains nothing by keeping it.
@@ -30,6 +33,15 @@ def prepared(kind: str, weight: np.ndarray, make: Callable[[np.ndarray], np.ndar
         if used() + made.nbytes <= BUDGET:
             _kept[key] = (weakref.ref(weight, lambda gone: _forget(key, gone)), made)
     return made
+
+
+def room(*shape: int) -> np.ndarray:
+    """A float32 array to make such a form in: of its own memory while the budget lasts, else of results', which comes back.
+
+    Memory of results may be several times as large as what is asked for: too much to keep, and the budget would not see it.
+    """
+    size = math.prod(shape)
+    return fresh(size).reshape(shape) if used() + 4 * size <= BUDGET else result(*shape)
 
 
 def used() -> int:

@@ -44,9 +44,14 @@ def _taken(size: int) -> np.ndarray:
     if size > _most:  # a network begins whose results are larger: the system makes its memory of what is idle, all too small
         _most = size
         _idle.clear()
-    fresh = np.empty(size + LINE, dtype=np.float32)
-    first = -fresh.ctypes.data // 4 % LINE
-    return fresh[first : first + size]
+    return fresh(size)
+
+
+def fresh(size: int) -> np.ndarray:
+    """Memory of so many floats that does not come back, from a line of a cache on: for what is kept."""
+    memory = np.empty(size + LINE, dtype=np.float32)
+    first = -memory.ctypes.data // 4 % LINE
+    return memory[first : first + size]
 
 
 def _give_back(memory: np.ndarray) -> None:

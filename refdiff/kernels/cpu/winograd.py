@@ -16,7 +16,7 @@ from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, nchw, nhwc, par
 from refdiff.kernels.cpu.halves import FLOAT32, PAIR, SPARED, readable, source
 from refdiff.kernels.cpu.inner import READ_ON, SPARES, column_ends, multiply, row_scale, spares
 from refdiff.kernels.cpu.panels import COLUMNS, ROWS, fetch_rows, fetch_span
-from refdiff.kernels.cpu.prepared import prepared
+from refdiff.kernels.cpu.prepared import prepared, room
 from refdiff.kernels.cpu.product import DEPTH
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.vector import bytes_of
@@ -262,7 +262,7 @@ def transformed_weight(weight: np.ndarray, side: int, kind: Any, scales: np.ndar
     """
     many, channels = weight.shape[:2]
     panels = -(-many // COLUMNS)
-    out = result(side * side, panels, channels * kind.itemsize // 4, COLUMNS)
+    out = room(side * side, panels, channels * kind.itemsize // 4, COLUMNS)
     parallel(_weights, panels, side * side * weight.size, readable(weight), side, kind, out, scales)
     return out
 
