@@ -4,7 +4,8 @@
     python tools/bench_whole.py sd15-half --out docs/benchmarks
 
 Three tables, of which --part chooses:
-- whole: prompt to picture, each program in fresh processes that take turns, with the memory that the process had at most;
+- whole: prompt to picture, each program in fresh processes that take turns, with the memory that the process had at most; the
+  model's files were read before, so that none waits for the disk;
 - growth: one guided step of the U-Net at each of --sizes, seconds and memory, and what it took beyond the weights;
 - error: the U-Net's output in float32, refdiff's and PyTorch's, against refdiff's in float64 (the specification) on the same
   inputs at --error-size pixels. In float64 the weights alone take 7 GB.
@@ -69,6 +70,8 @@ def whole(options: argparse.Namespace) -> dict:
         if options.torch:
             commands["diffusers on torch"] = ["-m", "tools.bench.whole_torch", PROMPT, model, steps, size, out]
         run(draw_small(draw))  # the kernels are compiled once for a machine
+        for path in filter(Path.is_file, options.model.rglob("*")):  # whoever comes first would else wait for the disk
+            path.read_bytes()
         for _ in range(options.runs):
             for name, command in commands.items():
                 taken, peak = run(command)

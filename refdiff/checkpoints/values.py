@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +25,13 @@ _OVERFLOW = {
 def check_finite(params: Params, file: Path | str | Callable[[str], Path]) -> None:
     """Refuse NaN and infinite values; `file` is for the message: a path, or a function from a key to its path.
 
-    Raises: CheckpointError naming the key and the first place
+    All processors look at once: it is the first pass over gigabytes that were just opened.
+    Raises: CheckpointError naming the first key and its first place
     """
-    for key, value in flatten(params).items():
-        place = first_not_finite(value)
+    values = flatten(params)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        places = list(pool.map(first_not_finite, values.values()))
+    for (key, value), place in zip(values.items(), places, strict=True):
         if place is not None:
             path = file(key) if callable(file) else file
             raise CheckpointError(

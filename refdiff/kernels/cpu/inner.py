@@ -14,6 +14,7 @@ Source: Winograd 1968 (doi 10.1109/TC.1968.227420)
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import llvmlite.binding
@@ -47,6 +48,7 @@ SPARES = llvmlite.binding.get_host_cpu_name() == "znver4" and TILE.lanes == 16
 ABLE = TILE.lanes >= TILE.rows  # a vector holds what row_ends makes of a tile; else nothing here is emitted
 STEP = 6  # steps in k of one round: two pairs and two products
 READ_ON = 3 * TILE.lanes  # after so many lanes the rounds begin anew with a vector
+FIRST_LANES = range(0, READ_ON, TILE.lanes)  # of the vectors of such a stretch
 AS_WRITTEN = ("arcp",)  # with ORDERED, -(a - b) would become b - a, for which a register is needed
 
 
@@ -144,25 +146,28 @@ def _row_ends(typing: Any, a: Any, step: Any, depth: Any, out: Any) -> Any:
         start, step, depth = _pointer(builder, args[0], FLOAT), args[1], args[2]
         paired, fused, nothing, word = _paired_depth(builder, depth), _fused(builder), _constant(0.0), several(WORD)
         lines = [builder.gep(start, [builder.mul(step, INDEX(i))]) for i in range(TILE.rows)]
-        inside = _spread(builder, builder.trunc(paired, WORD), WORD)
+        whole, inside = builder.mul(builder.udiv(paired, INDEX(READ_ON)), INDEX(READ_ON)), builder.trunc(paired, WORD)
+        following = ir.Constant(word, [i + 1 for i in range(TILE.lanes)])
+        signs = [[(-1.0, 0.0, 0.0, 1.0, 0.0, 0.0)[(first + i) % STEP] for i in range(TILE.lanes)] for first in FIRST_LANES]
 
-        def walk(k: Any, sums: list) -> list:
-            for first in range(0, READ_ON, TILE.lanes):
-                signs = [(-1.0, 0.0, 0.0, 1.0, 0.0, 0.0)[(first + i) % STEP] for i in range(TILE.lanes)]
+        def walk(k: Any, sums: list, *, last: bool) -> list:
+            begins: list[Any] = [ir.Constant(several(ir.IntType(1)), [int(sign != 0) for sign in line]) for line in signs]
+            for turn, first in enumerate(FIRST_LANES if last else ()):  # only here numbers that are none may have been read
                 lanes = ir.Constant(word, [first + i for i in range(TILE.lanes)])
-                begins = ir.Constant(several(ir.IntType(1)), [int(sign != 0) for sign in signs])
-                here = builder.icmp_signed("<", builder.add(_spread(builder, builder.trunc(k, WORD), WORD), lanes), inside)
-                here = builder.and_(here, begins)
-                made = []
-                for line, total in zip(lines, sums, strict=True):
-                    at = builder.gep(line, [builder.add(k, INDEX(first))])
-                    one, other = (builder.select(here, _load(builder, builder.gep(at, [INDEX(i)])), nothing) for i in range(2))
-                    one = builder.fmul(one, ir.Constant(VECTOR, signs), flags=ORDERED)
-                    made.append(builder.call(fused, [one, other, total]))
-                sums = made
-            return sums
+                places = builder.add(_spread(builder, builder.trunc(k, WORD), WORD), lanes)
+                begins[turn] = builder.and_(begins[turn], builder.icmp_signed("<", places, _spread(builder, inside, WORD)))
+            made = []
+            for line, total in zip(lines, sums, strict=True):
+                values = [_load(builder, builder.gep(line, [builder.add(k, INDEX(first))])) for first in FIRST_LANES]
+                for turn, one in enumerate(values):  # the last number of the last vector begins no pair
+                    other = builder.shuffle_vector(one, values[min(turn + 1, len(values) - 1)], following)
+                    signed = builder.fmul(one, ir.Constant(VECTOR, signs[turn]), flags=ORDERED)
+                    total = builder.select(begins[turn], builder.call(fused, [signed, other, total]), total)
+                made.append(total)
+            return made
 
-        sums = from_to(builder, INDEX(0), paired, [nothing] * TILE.rows, walk, READ_ON)
+        sums = from_to(builder, INDEX(0), whole, [nothing] * TILE.rows, functools.partial(walk, last=False), READ_ON)
+        sums = from_to(builder, whole, paired, sums, functools.partial(walk, last=True), READ_ON)
         _store(builder, _totals(builder, sums), _pointer(builder, args[3], FLOAT))
         return context.get_dummy_value()
 
