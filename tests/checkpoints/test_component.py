@@ -148,6 +148,15 @@ def test_one_bad_number_among_many_is_found(dtype, bad):
     check_finite(tree({"none": np.zeros((0, 3), dtype), "scalar": np.ones((), dtype)}), "w")
 
 
+def test_of_several_damaged_tensors_the_first_is_named():
+    """Whichever is found first: a small one is looked through long before a large one that stands before it."""
+    large, small = np.ones((1 << 22), np.float32), np.full(3, np.inf, np.float32)
+    large[-1] = np.nan
+    for _ in range(5):
+        with pytest.raises(CheckpointError, match="tensor 'b' holds nan"):
+            check_finite(tree({"a": np.ones(3, np.float32), "b": large, "c": small}), "w")
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
