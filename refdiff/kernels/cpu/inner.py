@@ -96,7 +96,7 @@ def spared_begin(builder: ir.IRBuilder, ends: Any, height: int, vector: int) -> 
 
 def spared_sums(builder: ir.IRBuilder, lines: list, b: Any, depth: Any, begin: list) -> list:
     """The sums of one vector of columns, of which `b` points to the first, from `begin` on."""
-    fused, paired = _fused(builder), _paired_depth(builder, depth)
+    fused, paired = _fused(builder), _in_whole(builder, depth, STEP)
 
     def factor(k: Any) -> Any:
         return _load(builder, builder.gep(b, [builder.mul(k, INDEX(TILE.columns))]))
@@ -129,9 +129,9 @@ def spared_sums(builder: ir.IRBuilder, lines: list, b: Any, depth: Any, begin: l
     return from_to(builder, paired, depth, sums, product, 1)
 
 
-def _paired_depth(builder: ir.IRBuilder, depth: Any) -> Any:
-    """How many steps in k are whole rounds."""
-    return builder.mul(builder.udiv(depth, INDEX(STEP)), INDEX(STEP))
+def _in_whole(builder: ir.IRBuilder, depth: Any, many: int) -> Any:
+    """How many steps in k are in whole rounds, or stretches, of so many."""
+    return builder.mul(builder.udiv(depth, INDEX(many)), INDEX(many))
 
 
 def _row_ends(typing: Any, a: Any, step: Any, depth: Any, out: Any) -> Any:
@@ -144,9 +144,9 @@ def _row_ends(typing: Any, a: Any, step: Any, depth: Any, out: Any) -> Any:
         if not ABLE:
             return context.get_dummy_value()
         start, step, depth = _pointer(builder, args[0], FLOAT), args[1], args[2]
-        paired, fused, nothing, word = _paired_depth(builder, depth), _fused(builder), _constant(0.0), several(WORD)
+        paired, fused, nothing, word = _in_whole(builder, depth, STEP), _fused(builder), _constant(0.0), several(WORD)
         lines = [builder.gep(start, [builder.mul(step, INDEX(i))]) for i in range(TILE.rows)]
-        whole, inside = builder.mul(builder.udiv(paired, INDEX(READ_ON)), INDEX(READ_ON)), builder.trunc(paired, WORD)
+        whole, inside = _in_whole(builder, paired, READ_ON), builder.trunc(paired, WORD)
         following = ir.Constant(word, [i + 1 for i in range(TILE.lanes)])
         signs = [[(-1.0, 0.0, 0.0, 1.0, 0.0, 0.0)[(first + i) % STEP] for i in range(TILE.lanes)] for first in FIRST_LANES]
 
@@ -223,7 +223,7 @@ def _column_ends(typing: Any, b: Any, depth: Any, out: Any) -> Any:
                 sums = [builder.call(fused, [one, pair[1], s]) for one, pair, s in zip(signed, pairs, sums, strict=True)]
             return sums
 
-        sums = from_to(builder, INDEX(0), _paired_depth(builder, args[1]), [_constant(0.0) for _ in places], step, STEP)
+        sums = from_to(builder, INDEX(0), _in_whole(builder, args[1], STEP), [_constant(0.0) for _ in places], step, STEP)
         for j, value in zip(places, sums, strict=True):
             _store(builder, value, builder.gep(target, [INDEX(j)]))
         return context.get_dummy_value()
