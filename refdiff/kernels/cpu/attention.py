@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -15,8 +14,10 @@ from refdiff.kernels.cpu.common import (
     address,
     inline,
     jit,
+    on_threads,
     parallel,
     part,
+    parts_of,
     require_float32,
     scratch,
 )
@@ -27,7 +28,8 @@ from refdiff.kernels.cpu.panels import gather_columns, transpose
 from refdiff.kernels.cpu.repeats import once
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import SHORT
-from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, put_float
+from refdiff.kernels.cpu.turns import counters, take
+from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, integer_at, put_float
 from refdiff.kernels.cpu.vector_softmax import (
     add_to_scaled,
     divide_columns,
@@ -81,14 +83,19 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     out = result(*q.shape)
     blocks, work = -(-q.shape[1] // QUERIES), q.shape[1] * k.size // PER_NUMBER
     sizes, of_heads = (blocks, heads, q.shape[1], count, depth), (*ends, scales, undo)
-    args = scale / math.log(2.0), causal, out, kind
-    parallel(_attend, len(values) * blocks, work, sizes, q, keys, turned, of_heads, uneven, *args)
+    of_kinds = (np.flatnonzero(~uneven), kind), (np.flatnonzero(uneven), FLOAT32)
+    parts = parts_of(len(values) * blocks, work)
+    args = scale / math.log(2.0), causal, out, [(counters(parts), numbers, of) for numbers, of in of_kinds if numbers.size]
+    on_threads(lambda i: _attend((i, parts), sizes, q, keys, turned, of_heads, *args), parts)
     return out
 
 
-def _attend(start: int, stop: int, sizes: tuple, q: np.ndarray, keys: np.ndarray, values: np.ndarray, *rest: Any) -> None:
-    _, heads, _, count, depth = sizes
-    of_heads, uneven, factor, causal, out, kind = rest
+def _attend(
+    thread: tuple, sizes: tuple, q: np.ndarray, keys: np.ndarray, values: np.ndarray, of_heads: tuple, *rest: Any
+) -> None:
+    """The blocks of queries of all heads, of which each thread takes the next when it is free."""
+    blocks, heads, _, count, depth = sizes
+    factor, causal, out, of_kinds = rest
     line, rows = line_of(count), -(-depth // ROWS) * ROWS
     floats = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * (rows + 1)}
     own = (
@@ -102,24 +109,26 @@ def _attend(start: int, stop: int, sizes: tuple, q: np.ndarray, keys: np.ndarray
     places = np.minimum(np.arange(count + ROWS), count - 1) * heads * depth, np.minimum(np.arange(rows), depth - 1) * line
     lines = np.repeat(np.array([factor, LEAST, 0, NEVER, 1], np.float32), COLUMNS)
     at = tuple(address(x) for x in (q, keys, values, *places, lines, scratch("tops", 2 * QUERIES), *own, *of_heads, out))
-    turns = [h * sizes[0] for h in range(start // sizes[0] + 1, -(-stop // sizes[0])) if uneven[h] != uneven[h - 1]]
-    for first, last in itertools.pairwise([start, *turns, stop]):
-        _stream(first, last, (*sizes, rows), causal, at, FLOAT32 if uneven[first // sizes[0]] else kind)
+    for turn, numbers, kind in of_kinds:
+        _stream(thread, (address(turn), address(numbers), len(numbers) * blocks), (*sizes, rows), causal, at, kind)
 
 
 @jit
-def _stream(start, stop, sizes, causal, at, kind):
-    """The blocks of queries start..stop, numbered through the heads. `at`: addresses; `kind`: as multiply_tile has it."""
+def _stream(thread, turns, sizes, causal, at, kind):
+    """Blocks of queries while there are any. `at`: addresses; `kind`: as multiply_tile has it.
+
+    `turns`: the addresses of counters and of the heads' numbers, through the batch, and how many blocks they have.
+    """
     blocks, heads, queries, count, depth, rows = sizes
     q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, found = at[:12]
     query_ends, scales, power_ends, key_ends, value_ends, head_scales, undone, out = at[12:]
-    row = 4 * COLUMNS
+    row, whole = 4 * COLUMNS, 4 * rows * COLUMNS  # bytes, of a panel's sums too, after which the row of their divisors lies
     factor, least, nothing, never, ones = lines, lines + row, lines + 2 * row, lines + 3 * row, lines + 4 * row
     zeros, states, width = (nothing, 0), (nothing, least, found), heads * depth
     number, words, line, value_step = bytes_of(kind), 4 // bytes_of(kind), line_of(count), depth + ROWS
-    whole = 4 * rows * COLUMNS  # bytes of a panel's sums, after which the row of their divisors lies
-    for item in range(start, stop):
-        h, first = item // blocks, item % blocks * QUERIES
+    item, end, owner = take(turns[0], turns[2], 1, thread, thread[0])
+    while item < end:
+        h, first = integer_at(turns[1] + 8 * (item // blocks)), item % blocks * QUERIES
         batch, feature, many = h // heads, h % heads * depth, min(QUERIES, queries - first)
         place, head = 4 * ((batch * queries + first) * width + feature), number * (batch * count * width + feature)
         of_head = head_scales + 8 * h * COLUMNS
@@ -133,8 +142,7 @@ def _stream(start, stop, sizes, causal, at, kind):
                 shift, top, to = s - first - p, tops + 8 * p, sums + 4 * p * (rows + 1)
                 new = fresh if s else to
                 factors = keys + head, places + 8 * s, panel + 4 * p * depth, depth // words
-                ends = key_ends + 4 * (h * (count + LANES) + s), 1, query_ends + 4 * p
-                undo = scales + 8 * p + 4 * COLUMNS
+                ends, undo = (key_ends + 4 * (h * (count + LANES) + s), 1, query_ends + 4 * p), scales + 8 * p + 4 * COLUMNS
                 if causal and shift >= COLUMNS:  # no query of the panel sees the block
                     continue
                 whole_block = s > 0 and not causal and seen == KEYS
@@ -159,6 +167,7 @@ def _stream(start, stop, sizes, causal, at, kind):
             if spares(kind):
                 multiply_rows(to, depth, undone + 4 * h * depth * COLUMNS)
             transpose(to, np.int64(COLUMNS), depth, min(many - p, COLUMNS), out + place + 4 * p * width, width, FLOAT32)
+        item, end, owner = take(turns[0], turns[2], 1, thread, owner)
 
 
 @part

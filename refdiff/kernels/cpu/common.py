@@ -109,16 +109,22 @@ def parallel(kernel: Callable, count: int, size: int, *args: Any) -> None:
     `size`: how many numbers are made or moved, of a product its multiply-adds / PER_NUMBER. SMALL ones stay on this thread.
     The ranges write to different parts of the result, so the numbers do not depend on the number of threads.
     """
+    parts = parts_of(count, size)
+    on_threads(lambda i: kernel(count * i // parts, count * (i + 1) // parts, *args), parts)
+
+
+def parts_of(count: int, size: int) -> int:
+    """How many threads share so many items of work of that size, as `parallel` has it."""
+    return max(min(THREADS // sharers(), count), 1) if size >= SMALL else 1
+
+
+def on_threads(work: Callable[[int], None], parts: int) -> None:
+    """Call work(0) on this thread and work(1), ..., work(parts - 1) on others."""
     global _pool
-    parts = min(max(THREADS // sharers(), 1), count)
-    if parts <= 1 or size < SMALL:
-        kernel(0, count, *args)
-        return
-    if _pool is None:
+    if parts > 1 and _pool is None:
         _pool = ThreadPoolExecutor(THREADS)
-    edges = [count * i // parts for i in range(parts + 1)]
-    futures = [_pool.submit(kernel, edges[i], edges[i + 1], *args) for i in range(1, parts)]
-    kernel(edges[0], edges[1], *args)
+    futures = [_pool.submit(work, i) for i in range(1, parts)] if _pool else []
+    work(0)
     for future in futures:
         future.result()
 

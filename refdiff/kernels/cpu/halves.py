@@ -49,19 +49,27 @@ def narrowed(x: np.ndarray) -> np.ndarray:
 
     Shapes: [N] -> [N]
     """
-    chunks = -(-x.size // CHUNK)
+    out, whole = room_for_narrowed(x)
+    parallel(narrow, whole, x.size, address(x), address(out))
+    return out
+
+
+def room_for_narrowed(x: np.ndarray) -> tuple[np.ndarray, int]:
+    """Memory for the bfloat16 of flat memory, and how many chunks of it are still to be narrowed: what is beyond them has been.
+
+    Shapes: [N] -> [N]
+    """
+    whole, chunks = x.size // CHUNK, -(-x.size // CHUNK)
     out = result(chunks * CHUNK // 2).view(np.uint16)
-    whole = x.size // CHUNK
-    parallel(_narrow, whole, x.size, address(x), address(out))
     if whole < chunks:
         rest = np.zeros(CHUNK, dtype=np.float32)
         rest[: x.size - whole * CHUNK] = x[whole * CHUNK :]
-        _narrow(0, 1, address(rest), address(out) + 2 * whole * CHUNK)
-    return out[: x.size]
+        narrow(0, 1, address(rest), address(out) + 2 * whole * CHUNK)
+    return out[: x.size], whole
 
 
 @jit
-def _narrow(start, stop, source, target):
-    """The chunks start..stop; addresses."""
+def narrow(start: Any, stop: Any, source: Any, target: Any) -> None:
+    """The chunks start..stop of float32 become bfloat16; addresses."""
     for i in range(start * CHUNK, stop * CHUNK, TILE.lanes):
         narrow_vector(source + 4 * i, target + 2 * i)

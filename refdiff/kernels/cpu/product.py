@@ -6,20 +6,20 @@ convolution one for every place of its window, and `rows` say where the windows 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from refdiff.kernels.cpu import common, strassen
-from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
-from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, narrowed, source
+from refdiff.kernels.cpu import strassen
+from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, on_threads, part, parts_of, scratch
+from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, narrow, room_for_narrowed, source
 from refdiff.kernels.cpu.panels import COLUMNS, LINE, ROWS, SLICE, Weight, fetch_span, pack, pack_pairs
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import multiply_tile
+from refdiff.kernels.cpu.turns import COUNTER, add, counters, take, wait_for
 from refdiff.kernels.cpu.vector import bytes_of, fetch_to_write, integer_at
 
 DEPTH = 384  # of one step, in float32 or pairs of bfloat16: a panel of so many rows stays in the first cache
-STRIPE = 16 * ROWS  # rows of `a` in one step, whose sums stay in the second cache
+STRIPE = 16  # tiles of rows in one step, whose sums stay in the second cache
+CHUNKS = 64  # of numbers that a thread narrows at a time
 PACKED = 1 << 16  # floats or pairs of packed columns in one step, which stay there too
 WHOLE = np.zeros(1, dtype=np.int64)  # the starts of one segment, from the beginning of a row
 
@@ -49,84 +49,94 @@ def product(
         return strassen.product(a[starts[0] :], rows, pictures, weight, first)
     places = np.full((stripes + 1) * ROWS, rows[-1], dtype=np.int64)
     places[:count] = rows
-    out = result(stripes * ROWS, panels * COLUMNS)
-    work = count * columns * segments * depth // PER_NUMBER
-    factors = narrowed(a) if pairs else a
-    args = factors, places, count, np.ascontiguousarray(starts, dtype=np.int64), weight, first, out
-    if panels >= 2 * common.THREADS:
-        parallel(_by_panels, panels, work, *args)
-    else:
-        parallel(_by_rows, stripes, work, *args)
+    out, begins = result(stripes * ROWS, panels * COLUMNS), np.ascontiguousarray(starts, dtype=np.int64)
+    factors, chunks = room_for_narrowed(a) if pairs else (a, 0)
+    words = 4 // factors.itemsize  # numbers in the four bytes that one step of a tile takes
+    block = max(PACKED // (min(depth // words, DEPTH) * COLUMNS), 1)  # panels of one step
+    parts = parts_of(max(panels, stripes), count * columns * segments * depth // PER_NUMBER)
+    by_panels = panels >= 2 * parts
+    turns = counters((parts + 1) * (1 + -(-panels // block)))
+    at = tuple(address(x) for x in (factors, places, begins, first, out))
+    sizes = count, stripes, panels, block, by_panels, factors.itemsize == 2 and _lies_in_pairs(weight)
+
+    def work(thread: int) -> None:
+        room = min(block, panels) + words - 1  # in panels: what becomes pairs is packed as float32 first
+        packed = scratch("packed", room * segments * depth * COLUMNS // words)
+        own = address(scratch("columns", SLICE * segments * COLUMNS)), address(packed)
+        stored = *source(weight.flat), weight.shape, weight.steps
+        kind = PAIR if pairs else FLOAT32
+        _product((thread, parts), address(turns), (address(a), chunks), sizes, at, stored, own, kind)
+
+    on_threads(work, parts)
     return np.ascontiguousarray(out[:count, :columns])
 
 
-def _by_panels(start: int, stop: int, a: np.ndarray, rows: np.ndarray, *rest: Any) -> None:
-    _part((0, len(rows) - ROWS), (start, stop), a, rows, *rest)
-
-
-def _by_rows(start: int, stop: int, a: np.ndarray, rows: np.ndarray, *rest: Any) -> None:
-    _part((start * ROWS, stop * ROWS), (0, rest[4].shape[1] // COLUMNS), a, rows, *rest)
-
-
-def _part(lines: tuple, panels: tuple, a: np.ndarray, rows: np.ndarray, count: int, starts: np.ndarray, *rest: Any) -> None:
-    """These rows and panels of a product."""
-    weight, bias, out = rest
-    _, segments, depth = weight.shape
-    words = 4 // a.itemsize  # numbers in the four bytes that one step of a tile takes
-    block = max(PACKED // (min(depth // words, DEPTH) * COLUMNS), 1)
-    many = min(block, panels[1] - panels[0])
-    packed = scratch("packed", (many + words - 1) * segments * depth * COLUMNS // words)
-    spare = address(scratch("columns", SLICE * segments * COLUMNS))
-    at = address(a), address(rows), count, address(starts), address(bias), address(out), out.shape[1]
-    steps = weight.steps
-    stored = *source(weight.flat), weight.shape, steps
-    if words == 1:
-        _product(lines, (*panels, block), at, stored, spare, address(packed))
-    else:
-        paired = weight.flat.dtype == BFLOAT16 and steps[2] == 1 and steps[0] % 2 == steps[1] % 2 == 0
-        _product_of_pairs(lines, (*panels, block), at, stored, spare, address(packed), paired)
+def _lies_in_pairs(weight: Weight) -> bool:
+    """Whether two numbers of bfloat16 that follow one another in k are four bytes that can be moved together."""
+    return weight.flat.dtype == BFLOAT16 and weight.steps[2] == 1 and weight.steps[0] % 2 == weight.steps[1] % 2 == 0
 
 
 @jit
-def _product(lines, panels, at, weight, spare, packed):
-    """The rows `lines`, (first, last), and panels `panels`, (first, last, so many at a time), of the result, whole tiles.
+def _product(thread, turn, narrowing, sizes, at, weight, own, kind):
+    """The product on one of some threads, of panels, or of all panels and stripes of rows, as long as there are any.
 
-    `at`: the addresses of a, rows, how many rows there are, those of starts, bias and the result, and the floats of one of its
-    rows. `spare` is the address of SLICE * segments rows of a panel.
+    `turn`: the address of counters; `narrowing`: that of numbers of which so many chunks become bfloat16 first, at a; `sizes`: how
+    many rows, tiles of them, panels, and panels at a time there are, whether panels are shared among threads, and whether the
+    weight lies in pairs already; `at`: the addresses of a, rows, starts, bias and the result; `own`: those of SLICE * segments
+    rows of a panel and of packed panels. `kind` says, by its type, what is multiplied: see multiply_tile.
     """
-    size = 4 * weight[2][1] * weight[2][2] * COLUMNS  # bytes of a packed panel
-    for first in range(panels[0], panels[1], panels[2]):
-        last = min(first + panels[2], panels[1])
-        for p in range(first, last):
-            pack(weight, p, spare, packed + (p - first) * size)
-        _multiply(lines, first, last, at, weight[2], packed, FLOAT32)
-
-
-@jit
-def _product_of_pairs(lines, panels, at, weight, spare, packed, paired):
-    """The same of bfloat16; `paired`: whether the weight lies in pairs already."""
-    size = 2 * weight[2][1] * weight[2][2] * COLUMNS
-    for first in range(panels[0], panels[1], panels[2]):
-        last = min(first + panels[2], panels[1])
-        for p in range(first, last):
-            pack_pairs(weight, p, spare, packed + (p - first) * size, paired)
-        _multiply(lines, first, last, at, weight[2], packed, PAIR)
+    (count, stripes, panels, block, by_panels, paired), others = sizes, COUNTER * thread[1]
+    size = bytes_of(kind) * weight[2][1] * weight[2][2] * COLUMNS  # of a packed panel
+    if narrowing[1]:
+        i, end, owner = take(turn, narrowing[1], CHUNKS, thread, thread[0])
+        while i < end:
+            narrow(i, end, narrowing[0], at[0])
+            add(turn + others, end - i)
+            i, end, owner = take(turn, narrowing[1], CHUNKS, thread, owner)
+        wait_for(turn + others, narrowing[1])
+    turn += others + COUNTER
+    if by_panels:
+        most = min(block, -(-panels // (4 * thread[1])))
+        p0, p1, owner = take(turn, panels, most, thread, thread[0])
+        while p0 < p1:
+            _pack_panels(p0, p1, weight, own, size, paired, kind)
+            _multiply((0, stripes * ROWS), p0, p1, (count, panels * COLUMNS), at, weight[2], own[1], kind)
+            p0, p1, owner = take(turn, panels, most, thread, owner)
+    else:
+        for p0 in range(0, panels, block):
+            p1 = min(p0 + block, panels)
+            _pack_panels(p0, p1, weight, own, size, paired, kind)
+            i, end, owner = take(turn, stripes, STRIPE, thread, thread[0])
+            while i < end:
+                _multiply((i * ROWS, end * ROWS), p0, p1, (count, panels * COLUMNS), at, weight[2], own[1], kind)
+                i, end, owner = take(turn, stripes, STRIPE, thread, owner)
+            turn += others
 
 
 @part
-def _multiply(lines, p0, p1, at, shape, packed, kind):
-    """These rows of the panels p0..p1, which were packed. `kind` says, by its type, what is multiplied: see multiply_tile."""
-    a, rows, count, starts, bias, out, width = at
+def _pack_panels(p0, p1, weight, own, size, paired, kind):
+    """The panels p0..p1 one after the other, as numbers of `kind`."""
+    for p in range(p0, p1):
+        if bytes_of(kind) == 2:
+            pack_pairs(weight, p, own[0], own[1] + (p - p0) * size, paired)
+        else:
+            pack(weight, p, own[0], own[1] + (p - p0) * size)
+
+
+@part
+def _multiply(lines, p0, p1, size, at, shape, packed, kind):
+    """These rows of the panels p0..p1, which were packed; `size`: the rows there are and the floats of one of the result."""
+    (a, rows, starts, bias, out), (count, width) = at, size
     _, segments, depth = shape
     number = bytes_of(kind)
     words = 4 // number
     size = number * segments * depth * COLUMNS
-    for m0 in range(lines[0], lines[1], STRIPE):
+    for m0 in range(lines[0], lines[1], STRIPE * ROWS):
         for s in range(segments):
             for k in range(0, depth, DEPTH * words):
                 deep, begin = min(DEPTH * words, depth - k), s == 0 and k == 0
                 left, right = a + number * (integer_at(starts + 8 * s) + k), packed + number * (s * depth + k) * COLUMNS
-                for m in range(m0, min(m0 + STRIPE, lines[1]), ROWS):
+                for m in range(m0, min(m0 + STRIPE * ROWS, lines[1]), ROWS):
                     for p in range(p0, p1):
                         to = out + 4 * (m * width + p * COLUMNS)
                         base, step = (bias + 4 * p * COLUMNS, 0) if begin else (to, width)

@@ -15,18 +15,16 @@ Source: Strassen 1969 (doi 10.1007/BF02165411), in Winograd's variant; Huang et 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from refdiff.kernels.cpu import common
-from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, parallel, part, scratch
+from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, on_threads, part, parts_of, scratch
 from refdiff.kernels.cpu.halves import FLOAT32, SPARED, source
 from refdiff.kernels.cpu.inner import READ_ON, SPARES, column_ends, column_scales, multiply, row_ends, row_scale
 from refdiff.kernels.cpu.panels import COLUMNS, LANES, ROWS, Weight, fetch_span, pack
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.sums import closing, mixture
 from refdiff.kernels.cpu.tile import SHORT
+from refdiff.kernels.cpu.turns import COUNTER, add, counters, take, wait_for
 from refdiff.kernels.cpu.vector import bytes_of, integer_at, settle
 
 COUNT = 7
@@ -38,9 +36,10 @@ _results, _streamed = closing(RESULTS), closing(RESULTS, streaming=True)
 
 KIND = SPARED if SPARES else FLOAT32
 STRIPE = 4  # groups of rows at a time, whose packed sums stay in the second cache
+BESIDE = 2  # pairs at a time, the same
 DEEPEST = 640  # of one step, so that a pair's packed sums stay there too
-PACKED = 1 << 20  # floats of packed sums of panels at a time
-TILE_BYTES, GROUP_BYTES, PANEL_BYTES = 4 * ROWS * COLUMNS, 4 * COUNT * LANES, 4 * COUNT * COLUMNS  # of a tile, and of ends
+PACKED, PACKED_ROWS = 1 << 20, 5 << 19  # floats of packed sums of panels, and of rows, that threads share at a time
+TILE_BYTES = 4 * ROWS * COLUMNS
 # The least rows of one picture and depth for which it gains more than its sums cost.
 LEAST_ROWS, LEAST_DEPTH = 128, 256
 LARGE = 1 << 23  # bytes of a result that the last cache does not keep until it is read
@@ -73,93 +72,202 @@ def product(a: np.ndarray, rows: np.ndarray, pictures: int, weight: Weight, bias
     columns, _, depth = weight.shape
     heights = np.array((_heights(len(rows) // pictures) or []) * pictures)
     groups = np.stack([np.cumsum(2 * heights) - 2 * heights, heights], axis=1)
-    out, pairs = result(len(rows), columns), columns // (2 * COLUMNS)
-    args = a, np.ascontiguousarray(rows, dtype=np.int64), groups, weight, bias, out
-    work = len(rows) * columns * depth // PER_NUMBER
-    if pairs >= common.THREADS and columns > len(rows):  # the more of the two is packed once
-        parallel(_by_pairs, pairs, work, *args)
-    else:
-        parallel(_by_groups, len(groups), work, *args)
+    out, steps = result(len(rows), columns), -(-depth // DEEPEST)
+    deep = -(-depth // (steps * 2 * LANES)) * 2 * LANES
+    places, zeros = np.arange(2 * ROWS).reshape(2, ROWS) % ROWS, np.zeros(COLUMNS, np.float32)
+    places *= np.array([[deep // 2], [(depth - deep * (steps - 1)) // 2]])
+    rows = np.ascontiguousarray(rows, dtype=np.int64)
+    lent = a, rows, groups, bias, out, places, zeros
+    parts = parts_of(len(groups), len(rows) * columns * depth // PER_NUMBER)
+    streams = out.nbytes >= LARGE and address(out) % (4 * LANES) == 0
+    many = PACKED_ROWS // (len(groups) * COUNT * deep // 2 * ROWS)
+    work = _by_pairs if columns > len(rows) and many else _by_groups
+    work(parts, len(groups), deep, weight, streams, tuple(address(x) for x in lent))
     return out
 
 
-def _by_pairs(start: int, stop: int, a: np.ndarray, rows: np.ndarray, groups: np.ndarray, *rest: Any) -> None:
-    _part((0, len(groups)), (start, stop), a, rows, groups, *rest)
+def _by_groups(parts: int, groups: int, deep: int, weight: Weight, streams: bool, lent: tuple) -> None:
+    """Panels are packed for all threads, of which each then packs and multiplies a few groups of rows at a time."""
+    columns, _, depth = weight.shape
+    pairs = columns // (2 * COLUMNS)
+    many = min(max(PACKED // _floats(deep, COLUMNS, 1), 1), pairs)
+    phases = -(-pairs // many) * -(-depth // deep)
+    turns = counters(phases * 2 * (parts + 1))
+    ours = _room("shared columns", deep, COLUMNS, min(phases, 2) * many)
+
+    def work(thread: int) -> None:
+        own = address(scratch("panels", 2 * deep * COLUMNS)), address(scratch("seven", COUNT * ROWS * COLUMNS))
+        of_rows = _room("rows", deep, ROWS, STRIPE)
+        stored = *source(weight.flat), weight.shape, weight.steps
+        _shared_panels(
+            (thread, parts), (groups, pairs, many, deep), address(turns), (*lent, *own), of_rows, ours, stored, streams
+        )
+
+    on_threads(work, parts)
 
 
-def _by_groups(start: int, stop: int, *args: Any) -> None:
-    _part((start, stop), (0, args[-1].shape[1] // (2 * COLUMNS)), *args)
+def _by_pairs(parts: int, groups: int, deep: int, weight: Weight, streams: bool, lent: tuple) -> None:
+    """Rows are packed for all threads, of which each then packs and multiplies a few pairs of panels at a time."""
+    columns, _, depth = weight.shape
+    pairs, steps = columns // (2 * COLUMNS), -(-depth // deep)
+    many = min(PACKED_ROWS // _floats(deep, ROWS, groups), steps)
+    turns = counters(-(-steps // many) * 2 * (parts + 1))
+    ours = _room("shared rows", deep, ROWS, groups * many)
+
+    def work(thread: int) -> None:
+        own = address(scratch("panels", 2 * deep * COLUMNS)), address(scratch("seven", COUNT * ROWS * COLUMNS))
+        of_columns = _room("columns", deep, COLUMNS, BESIDE)
+        stored = *source(weight.flat), weight.shape, weight.steps
+        _shared_rows(
+            (thread, parts), (groups, pairs, many, deep), address(turns), (*lent, *own), ours, of_columns, stored, streams
+        )
+
+    on_threads(work, parts)
 
 
-def _part(lines: tuple, pairs: tuple, a: np.ndarray, rows: np.ndarray, groups: np.ndarray, *rest: Any) -> None:
-    """These groups and pairs of a product."""
-    weight, bias, out = rest
-    depth = weight.shape[2]
-    steps = -(-depth // DEEPEST)
-    deep = -(-depth // (steps * 2 * LANES)) * 2 * LANES
-    size = COUNT * deep // 2 * COLUMNS
-    many = min(max(PACKED // size, 1), pairs[1] - pairs[0])
-    # Of each array as many floats, and behind packed rows what row_ends may read.
-    floats = {
-        "sums": many * size,
-        "panels": 2 * deep * COLUMNS,
-        "rows": STRIPE * COUNT * deep // 2 * ROWS + ROWS * deep + READ_ON,
-        "column ends": many * COUNT * COLUMNS,
-        "row ends": STRIPE * COUNT * LANES,
-        "seven": COUNT * ROWS * COLUMNS,
-    }
-    scales = scratch("strassen column scales", many * 2 * COLUMNS), scratch("strassen row scales", STRIPE * 2 * ROWS)
-    for scale in scales:
-        scale[:] = 1
-    own = *(scratch(f"strassen {name}", count) for name, count in floats.items()), *scales
-    streams = out.nbytes >= LARGE and address(out) % (4 * LANES) == 0
-    places, zeros = np.arange(2 * ROWS).reshape(2, ROWS) % ROWS, np.zeros(COLUMNS, np.float32)
-    places *= np.array([[deep // 2], [(depth - deep * (steps - 1)) // 2]])
-    at = tuple(address(x) for x in (a, rows, groups, bias, out, places, zeros, *own))
-    _product(lines, (*pairs, many), deep, at, (*source(weight.flat), weight.shape, weight.steps), streams)
+def _floats(deep: int, unit: int, many: int) -> int:
+    """Of the packed sums of so many groups of rows or pairs of panels, `unit` being those of a tile."""
+    return many * COUNT * deep // 2 * unit
+
+
+def _room(name: str, deep: int, unit: int, many: int) -> tuple[int, int, int, int]:
+    """Addresses of this thread's memory for sums of so many groups or pairs, their scales and ends, and how many bytes one's are.
+
+    Scales are 1 where no products are spared. Behind rows row_ends may read.
+    """
+    scales = scratch(f"{name}: scales", many * 2 * unit)
+    scales[:] = 1
+    sums = scratch(f"{name}: sums", _floats(deep, unit, many) + ROWS * deep + READ_ON)
+    return (
+        address(sums),
+        address(scales),
+        address(scratch(f"{name}: ends", many * COUNT * max(unit, LANES))),
+        4 * _floats(deep, unit, 1),
+    )
 
 
 @jit
-def _product(lines, pairs, deep, at, weight, streams):
-    """The groups `lines`, (first, last), and pairs `pairs`, (first, last, so many at a time), `deep` of the depth at a time.
+def _shared_panels(thread, sizes, turn, at, of_rows, of_columns, weight, streams):
+    """The product on one of some threads. `sizes`: how many groups and pairs there are, pairs are packed at a time, and how deep.
 
-    `at`: the addresses that _part has.
+    `turn`: the address of the counters of each phase, what is packed, how much was, what is multiplied, how much was; `at`: those
+    that product and _by_groups have.
     """
-    a, rows, groups, bias, out, places, zeros, sums, panels, packed, panel_ends, ends, seven, panel_scales, scales = at
-    flat, kind, (columns, _, depth), steps = weight
-    for first in range(pairs[0], pairs[1], pairs[2]):
-        last = min(first + pairs[2], pairs[1])
+    a, rows, groups, bias, out, places, zeros, panels, seven = at
+    (many_groups, pairs, many, deep), depth = sizes, weight[2][2]
+    others, base, begun = COUNTER * thread[1], 0, False
+    for first in range(0, pairs, many):
+        now = min(many, pairs - first)
         for k in range(0, depth, deep):
             half = min(deep, depth - k) // 2
-            size, lies = 4 * COUNT * half * COLUMNS, places + (0 if 2 * half == deep else 8 * ROWS)
-            stored = flat + bytes_of(kind) * k * steps[2], kind, (columns, 1, 2 * half), steps
-            for p in range(first, last):
-                for j in range(2):
-                    pack(stored, 2 * p + j, np.int64(0), panels + 8 * j * half * COLUMNS)
-                i = p - first
-                _pack_panels(panels, half, sums + i * size, panel_scales + 8 * i * COLUMNS, panel_ends + i * PANEL_BYTES)
-            for g0 in range(lines[0], lines[1], STRIPE):
-                g1, to = min(g0 + STRIPE, lines[1]), 4 * COUNT * half * ROWS
+            lies = places + (0 if 2 * half == deep else 8 * ROWS)
+            p, end, owner = take(turn, now, 1, thread, thread[0])
+            while p < end:
+                _pack_pair(weight, first + p, k, half, panels, _place(of_columns, base + p, COLUMNS))
+                add(turn + others, 1)
+                p, end, owner = take(turn, now, 1, thread, owner)
+            wait_for(turn + others, now)
+            if begun:  # results of the phase before may be gone on with, and its memory is free
+                wait_for(turn - COUNTER, many_groups)
+            turn += others + COUNTER
+            g0, g1, owner = take(turn, many_groups, STRIPE, thread, thread[0])
+            while g0 < g1:
                 for g in range(g0, g1):
-                    m, many, i = integer_at(groups + 16 * g), integer_at(groups + 16 * g + 8), g - g0
-                    _pack_rows(
-                        a + 4 * k, rows + 8 * m, many, half, packed + i * to, scales + 8 * i * ROWS, ends + i * GROUP_BYTES
-                    )
-                for p in range(first, last):
+                    _pack_group(a + 4 * k, rows, groups + 16 * g, half, _place(of_rows, g - g0, ROWS))
+                for p in range(now):
+                    right = _place(of_columns, base + p, COLUMNS)
                     for g in range(g0, g1):
-                        m, many = integer_at(groups + 16 * g), integer_at(groups + 16 * g + 8)
-                        left, right = packed + (g - g0) * to, sums + (p - first) * size
-                        left_ends, right_ends = ends + (g - g0) * GROUP_BYTES, panel_ends + (p - first) * PANEL_BYTES
-                        for i in range(COUNT):
-                            tile = seven + i * TILE_BYTES, COLUMNS
-                            multiply(left, lies, many, right, half, (zeros, 0), tile, (left_ends, 1, right_ends), KIND)
-                            left, right = left + 4 * many * half, right + 4 * half * COLUMNS
-                            left_ends, right_ends = left_ends + 4 * LANES, right_ends + 4 * COLUMNS
-                        target = out + 4 * (m * columns + 2 * p * COLUMNS)
-                        base = (target, columns) if k else (bias + 8 * p * COLUMNS, 0)
-                        scale = scales + 8 * (g - g0) * ROWS, panel_scales + 8 * (p - first) * COLUMNS
-                        _finish(seven, many, base, (target, columns), scale, streams and k + deep >= depth)
+                        left, target = _place(of_rows, g - g0, ROWS), (out, weight[2][0], bias, first + p)
+                        ways = k > 0, streams and k + deep >= depth
+                        _multiply(groups + 16 * g, left, right, half, (lies, zeros, seven), target, ways)
+                add(turn + others, g1 - g0)
+                g0, g1, owner = take(turn, many_groups, STRIPE, thread, owner)
+            turn += others + COUNTER
+            base, begun = many - base, True
     settle()
+
+
+@jit
+def _shared_rows(thread, sizes, turn, at, of_rows, of_columns, weight, streams):
+    """The same, but `sizes` has how many steps of rows are packed at a time."""
+    a, rows, groups, bias, out, places, zeros, panels, seven = at
+    (many_groups, pairs, many, deep), depth = sizes, weight[2][2]
+    others = COUNTER * thread[1]
+    for begin in range(0, depth, many * deep):
+        steps = min(many, -(-(depth - begin) // deep))
+        if begin:  # the same
+            wait_for(turn - COUNTER, pairs)
+        i, end, owner = take(turn, many_groups * steps, 1, thread, thread[0])
+        while i < end:
+            k = begin + i % steps * deep
+            _pack_group(a + 4 * k, rows, groups + 16 * (i // steps), min(deep, depth - k) // 2, _place(of_rows, i, ROWS))
+            add(turn + others, 1)
+            i, end, owner = take(turn, many_groups * steps, 1, thread, owner)
+        wait_for(turn + others, many_groups * steps)
+        turn += others + COUNTER
+        p0, p1, owner = take(turn, pairs, BESIDE, thread, thread[0])
+        while p0 < p1:
+            for step in range(steps):
+                k = begin + step * deep
+                half = min(deep, depth - k) // 2
+                lies = places + (0 if 2 * half == deep else 8 * ROWS)
+                for p in range(p0, p1):
+                    _pack_pair(weight, p, k, half, panels, _place(of_columns, p - p0, COLUMNS))
+                for g in range(many_groups):
+                    left = _place(of_rows, g * steps + step, ROWS)
+                    for p in range(p0, p1):
+                        right, target = _place(of_columns, p - p0, COLUMNS), (out, weight[2][0], bias, p)
+                        ways = k > 0, streams and k + deep >= depth
+                        _multiply(groups + 16 * g, left, right, half, (lies, zeros, seven), target, ways)
+            add(turn + others, p1 - p0)
+            p0, p1, owner = take(turn, pairs, BESIDE, thread, owner)
+        turn += others + COUNTER
+    settle()
+
+
+@part
+def _place(memory, i, unit):
+    """The addresses of the i-th group's or pair's sums, scales and ends, in what _room gives."""
+    sums, scales, ends, size = memory
+    return sums + i * size, scales + 8 * i * unit, ends + 4 * COUNT * i * max(unit, LANES)
+
+
+@part
+def _multiply(group, left, right, half, lent, target, ways):
+    """The products of a group and a pair, of packed sums, and the results they make.
+
+    `ways`: whether there are sums already, and whether they are written past the caches.
+    """
+    (left, scales, left_ends), (right, panel_scales, right_ends), (lies, zeros, seven) = left, right, lent
+    (out, columns, bias, pair), (goes_on, streams) = target, ways
+    m, many = integer_at(group), integer_at(group + 8)
+    for i in range(COUNT):
+        tile = seven + i * TILE_BYTES, COLUMNS
+        multiply(left, lies, many, right, half, (zeros, 0), tile, (left_ends, 1, right_ends), KIND)
+        left, right = left + 4 * many * half, right + 4 * half * COLUMNS
+        left_ends, right_ends = left_ends + 4 * LANES, right_ends + 4 * COLUMNS
+    to = out + 4 * (m * columns + 2 * pair * COLUMNS)
+    base = (to, columns) if goes_on else (bias + 8 * pair * COLUMNS, 0)
+    _finish(seven, many, base, (to, columns), (scales, panel_scales), streams)
+
+
+@part
+def _pack_group(a, rows, group, half, place):
+    """_pack_rows of a group, at the address of which its first row and the height of its tiles stand."""
+    m, many = integer_at(group), integer_at(group + 8)
+    packed, scales, ends = place
+    _pack_rows(a, rows + 8 * m, many, half, packed, scales, ends)
+
+
+@part
+def _pack_pair(weight, pair, k, half, panels, place):
+    """_pack_panels of a pair, from k on."""
+    flat, kind, (columns, _, _), steps = weight
+    packed, scales, ends = place
+    stored = flat + bytes_of(kind) * k * steps[2], kind, (columns, 1, 2 * half), steps
+    for j in range(2):
+        pack(stored, 2 * pair + j, np.int64(0), panels + 8 * j * half * COLUMNS)
+    _pack_panels(panels, half, packed, scales, ends)
 
 
 @part

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from refdiff.kernels.cpu import common
-from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, nchw, nhwc, parallel, scratch
+from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, nchw, nhwc, on_threads, parallel, parts_of, scratch
 from refdiff.kernels.cpu.halves import FLOAT32, PAIR, SPARED, readable, source
 from refdiff.kernels.cpu.inner import READ_ON, SPARES, column_ends, multiply, row_scale, spares
 from refdiff.kernels.cpu.panels import COLUMNS, ROWS, fetch_rows, fetch_span
 from refdiff.kernels.cpu.prepared import prepared, room
 from refdiff.kernels.cpu.product import DEPTH
 from refdiff.kernels.cpu.results import result
+from refdiff.kernels.cpu.turns import counters, take
 from refdiff.kernels.cpu.vector import bytes_of
 from refdiff.kernels.cpu.winograd_tiles import (
     LANES,
@@ -156,8 +157,9 @@ def _by_panels(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, place: t
     parallel(_inputs, count, work, image, (*place, step, SLICE, count), deep, kind, inputs, own)
     places = np.minimum(np.arange(room), count - 1) * SLICE
     rest = step, readable(weight), (scales, column_scales_of(weight, place[4], kind)), ends, bias, place, kind, out
-    groups = -(-len(bias) // (GROUP * COLUMNS))
-    parallel(_panels, groups, work * len(bias) // PER_NUMBER, places, count, inputs, *rest)
+    parts = parts_of(len(bias) // COLUMNS, work * len(bias) // PER_NUMBER)
+    turns = counters(parts)
+    on_threads(lambda i: _panels((i, parts), address(turns), places, count, inputs, *rest), parts)
 
 
 def _inputs(start: int, stop: int, image: np.ndarray, place: tuple, deep: int, kind: Any, inputs: np.ndarray, own: tuple) -> None:
@@ -166,7 +168,7 @@ def _inputs(start: int, stop: int, image: np.ndarray, place: tuple, deep: int, k
     _transform_inputs(start, stop, start, image, place, np.zeros((SIDE, SIDE, deep), np.float32), at, kind, own)
 
 
-def _panels(start: int, stop: int, places: np.ndarray, count: int, *rest: Any) -> None:
+def _panels(thread: tuple, turns: int, places: np.ndarray, count: int, *rest: Any) -> None:
     inputs, step, weight, (scales, column_scales), ends, bias, place, kind, out = rest
     points, panel, wide = place[4] ** 2, SLICE * kind.itemsize // 4 * COLUMNS, len(places) * GROUP * COLUMNS + SPARE
     floats = {
@@ -177,22 +179,24 @@ def _panels(start: int, stop: int, places: np.ndarray, count: int, *rest: Any) -
     }
     packed, outputs, taps, panel_ends = (scratch(name, count) for name, count in floats.items())
     tiles, zeros = np.empty(OUT * OUT * GROUP * COLUMNS, np.float32), np.zeros(COLUMNS, np.float32)
-    span, steps = (start * GROUP, min(stop * GROUP, len(bias) // COLUMNS)), (step, GROUP * panel + SPARE, panel, wide)
+    steps = step, GROUP * panel + SPARE, panel, wide
     at = tuple(address(x) for x in (places, inputs, packed, zeros, outputs, taps, ends, panel_ends, scales, *column_scales))
-    _groups(span, weight.shape[:2], steps, at, source(weight), bias, outputs, tiles, (*place, count), out, kind)
+    _groups(thread, turns, weight.shape[:2], steps, at, source(weight), bias, outputs, tiles, (*place, count), out, kind)
 
 
 @jit
-def _groups(span, shape, steps, at, weight, bias, outputs, tiles, place, out, kind):
-    """The panels of `span`, a group at a time: its weights' transforms and products, slice by slice, and then its outputs.
+def _groups(thread, turns, shape, steps, at, weight, bias, outputs, tiles, place, out, kind):
+    """Groups of panels while there are any: the transforms of their weights and products, slice by slice, and then their outputs.
 
-    All in one call: two threads that return to Python every few microseconds would wait for one another there.
+    `turns`: the address of counters. All is one call: two threads that return to Python every few microseconds would wait for one
+    another there.
     """
     places, inputs, packed, zeros, outputs_at, taps, row_ends, panel_ends, scales, column_scales, undone = at
     down, across, side, count = place[2:]
     number = bytes_of(kind)
-    for first in range(span[0], span[1], GROUP):
-        column, many = first * COLUMNS, min(GROUP, span[1] - first)
+    first, last, owner = take(turns, len(bias) // COLUMNS, GROUP, thread, thread[0])
+    while first < last:
+        column, many = first * COLUMNS, last - first
         for k in range(0, shape[1], SLICE):
             deep = min(SLICE, shape[1] - k)
             for p in range(many):
@@ -212,6 +216,7 @@ def _groups(span, shape, steps, at, weight, bias, outputs, tiles, place, out, ki
         _transform_outputs(
             0, count, 0, outputs, where, bias[column:], tile.reshape((OUT, OUT, many * COLUMNS)), out, (scales, undone)
         )
+        first, last, owner = take(turns, len(bias) // COLUMNS, GROUP, thread, owner)
 
 
 def column_scales_of(weight: np.ndarray, side: int, kind: Any) -> np.ndarray:
