@@ -80,10 +80,10 @@ def _lies_in_pairs(weight: Weight) -> bool:
 def _product(thread, turn, narrowing, sizes, at, weight, own, kind):
     """The product on one of some threads, of panels, or of all panels and stripes of rows, as long as there are any.
 
-    `turn`: the address of counters; `narrowing`: that of numbers of which so many chunks become bfloat16 first, at a; `sizes`: how
-    many rows, tiles of them, panels, and panels at a time there are, whether panels are shared among threads, and whether the
-    weight lies in pairs already; `at`: the addresses of a, rows, starts, bias and the result; `own`: those of SLICE * segments
-    rows of a panel and of packed panels. `kind` says, by its type, what is multiplied: see multiply_tile.
+    `turn`: the address of counters; `narrowing`: that of numbers of which so many chunks become bfloat16 first, at a; `sizes`:
+    how many rows, tiles of them, panels, and panels at a time there are, whether panels are shared among threads, and whether
+    the weight lies in pairs already; `at`: the addresses of a, rows, starts, bias and the result; `own`: those of SLICE *
+    segments rows of a panel and of packed panels. `kind` says, by its type, what is multiplied: see multiply_tile.
     """
     (count, stripes, panels, block, by_panels, paired), others = sizes, COUNTER * thread[1]
     size = bytes_of(kind) * weight[2][1] * weight[2][2] * COLUMNS  # of a packed panel
