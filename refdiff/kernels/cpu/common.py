@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +119,20 @@ def parts_of(count: int, size: int) -> int:
 
 
 def on_threads(work: Callable[[int], None], parts: int) -> None:
-    """Call work(0) on this thread and work(1), ..., work(parts - 1) on others."""
+    """Call work(0) on this thread and work(1), ..., work(parts - 1) on others.
+
+    If this thread is interrupted while it waits, others are still at work: `work` itself refers to every array whose address it
+    hands on.
+    """
     global _pool
     if parts > 1 and _pool is None:
         _pool = ThreadPoolExecutor(THREADS)
     futures = [_pool.submit(work, i) for i in range(1, parts)] if _pool else []
-    work(0)
+    try:
+        work(0)
+    except BaseException:
+        wait(futures)
+        raise
     for future in futures:
         future.result()
 

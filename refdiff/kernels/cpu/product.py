@@ -56,15 +56,14 @@ def product(
     parts = parts_of(max(panels, stripes), count * columns * segments * depth // PER_NUMBER)
     by_panels = panels >= 2 * parts
     turns = counters((parts + 1) * (1 + -(-panels // block)))
-    at = tuple(address(x) for x in (factors, places, begins, first, out))
     sizes = count, stripes, panels, block, by_panels, factors.itemsize == 2 and _lies_in_pairs(weight)
+    lent, kind = (factors, places, begins, first, out), PAIR if pairs else FLOAT32
 
     def work(thread: int) -> None:
         room = min(block, panels) + words - 1  # in panels: what becomes pairs is packed as float32 first
         packed = scratch("packed", room * segments * depth * COLUMNS // words)
         own = address(scratch("columns", SLICE * segments * COLUMNS)), address(packed)
-        stored = *source(weight.flat), weight.shape, weight.steps
-        kind = PAIR if pairs else FLOAT32
+        at, stored = tuple(map(address, lent)), (*source(weight.flat), weight.shape, weight.steps)
         _product((thread, parts), address(turns), (address(a), chunks), sizes, at, stored, own, kind)
 
     on_threads(work, parts)

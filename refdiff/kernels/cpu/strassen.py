@@ -77,12 +77,11 @@ def product(a: np.ndarray, rows: np.ndarray, pictures: int, weight: Weight, bias
     places, zeros = np.arange(2 * ROWS).reshape(2, ROWS) % ROWS, np.zeros(COLUMNS, np.float32)
     places *= np.array([[deep // 2], [(depth - deep * (steps - 1)) // 2]])
     rows = np.ascontiguousarray(rows, dtype=np.int64)
-    lent = a, rows, groups, bias, out, places, zeros
     parts = parts_of(len(groups), len(rows) * columns * depth // PER_NUMBER)
     streams = out.nbytes >= LARGE and address(out) % (4 * LANES) == 0
-    many = PACKED_ROWS // (len(groups) * COUNT * deep // 2 * ROWS)
-    work = _by_pairs if columns > len(rows) and many else _by_groups
-    work(parts, len(groups), deep, weight, streams, tuple(address(x) for x in lent))
+    by_pairs = columns > len(rows) and _floats(deep, ROWS, len(groups)) <= PACKED_ROWS  # the more of the two is packed once
+    run = _by_pairs if by_pairs else _by_groups
+    run(parts, len(groups), deep, weight, streams, (a, rows, groups, bias, out, places, zeros))
     return out
 
 
@@ -92,16 +91,13 @@ def _by_groups(parts: int, groups: int, deep: int, weight: Weight, streams: bool
     pairs = columns // (2 * COLUMNS)
     many = min(max(PACKED // _floats(deep, COLUMNS, 1), 1), pairs)
     phases = -(-pairs // many) * -(-depth // deep)
-    turns = counters(phases * 2 * (parts + 1))
-    ours = _room("shared columns", deep, COLUMNS, min(phases, 2) * many)
+    turns, sizes = counters(phases * 2 * (parts + 1)), (groups, pairs, many, deep)
+    of_columns = _memory("shared columns", deep, COLUMNS, min(phases, 2) * many)
 
     def work(thread: int) -> None:
-        own = address(scratch("panels", 2 * deep * COLUMNS)), address(scratch("seven", COUNT * ROWS * COLUMNS))
-        of_rows = _room("rows", deep, ROWS, STRIPE)
-        stored = *source(weight.flat), weight.shape, weight.steps
-        _shared_panels(
-            (thread, parts), (groups, pairs, many, deep), address(turns), (*lent, *own), of_rows, ours, stored, streams
-        )
+        of_rows, lends = _memory("rows", deep, ROWS, STRIPE), (*lent, *_own(deep))
+        places = _addresses(of_rows, deep, ROWS), _addresses(of_columns, deep, COLUMNS)
+        _shared_panels((thread, parts), sizes, address(turns), tuple(map(address, lends)), *places, _stored(weight), streams)
 
     on_threads(work, parts)
 
@@ -111,39 +107,43 @@ def _by_pairs(parts: int, groups: int, deep: int, weight: Weight, streams: bool,
     columns, _, depth = weight.shape
     pairs, steps = columns // (2 * COLUMNS), -(-depth // deep)
     many = min(PACKED_ROWS // _floats(deep, ROWS, groups), steps)
-    turns = counters(-(-steps // many) * 2 * (parts + 1))
-    ours = _room("shared rows", deep, ROWS, groups * many)
+    turns, sizes = counters(-(-steps // many) * 2 * (parts + 1)), (groups, pairs, many, deep)
+    of_rows = _memory("shared rows", deep, ROWS, groups * many)
 
     def work(thread: int) -> None:
-        own = address(scratch("panels", 2 * deep * COLUMNS)), address(scratch("seven", COUNT * ROWS * COLUMNS))
-        of_columns = _room("columns", deep, COLUMNS, BESIDE)
-        stored = *source(weight.flat), weight.shape, weight.steps
-        _shared_rows(
-            (thread, parts), (groups, pairs, many, deep), address(turns), (*lent, *own), ours, of_columns, stored, streams
-        )
+        of_columns, lends = _memory("columns", deep, COLUMNS, BESIDE), (*lent, *_own(deep))
+        places = _addresses(of_rows, deep, ROWS), _addresses(of_columns, deep, COLUMNS)
+        _shared_rows((thread, parts), sizes, address(turns), tuple(map(address, lends)), *places, _stored(weight), streams)
 
     on_threads(work, parts)
 
 
 def _floats(deep: int, unit: int, many: int) -> int:
-    """Of the packed sums of so many groups of rows or pairs of panels, `unit` being those of a tile."""
+    """Of the packed sums of so many groups of rows or pairs of panels, `unit` being the rows or columns of a tile."""
     return many * COUNT * deep // 2 * unit
 
 
-def _room(name: str, deep: int, unit: int, many: int) -> tuple[int, int, int, int]:
-    """Addresses of this thread's memory for sums of so many groups or pairs, their scales and ends, and how many bytes one's are.
-
-    Scales are 1 where no products are spared. Behind rows row_ends may read.
-    """
+def _memory(name: str, deep: int, unit: int, many: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """This thread's memory for the sums of so many groups or pairs, for scales, 1 where no products are spared, and for ends."""
+    sums = scratch(f"{name}: sums", _floats(deep, unit, many) + ROWS * deep + READ_ON)  # behind rows row_ends may read
     scales = scratch(f"{name}: scales", many * 2 * unit)
     scales[:] = 1
-    sums = scratch(f"{name}: sums", _floats(deep, unit, many) + ROWS * deep + READ_ON)
-    return (
-        address(sums),
-        address(scales),
-        address(scratch(f"{name}: ends", many * COUNT * max(unit, LANES))),
-        4 * _floats(deep, unit, 1),
-    )
+    return sums, scales, scratch(f"{name}: ends", many * COUNT * max(unit, LANES))
+
+
+def _addresses(memory: tuple, deep: int, unit: int) -> tuple[int, int, int, int]:
+    """Those of what _memory gives, and the bytes of the sums of one group or pair."""
+    sums, scales, ends = map(address, memory)
+    return sums, scales, ends, 4 * _floats(deep, unit, 1)
+
+
+def _own(deep: int) -> tuple[np.ndarray, np.ndarray]:
+    """This thread's memory for the panels of a pair, and for seven products."""
+    return scratch("panels", 2 * deep * COLUMNS), scratch("seven", COUNT * ROWS * COLUMNS)
+
+
+def _stored(weight: Weight) -> tuple:
+    return *source(weight.flat), weight.shape, weight.steps
 
 
 @jit
@@ -227,7 +227,7 @@ def _shared_rows(thread, sizes, turn, at, of_rows, of_columns, weight, streams):
 
 @part
 def _place(memory, i, unit):
-    """The addresses of the i-th group's or pair's sums, scales and ends, in what _room gives."""
+    """The addresses of the i-th group's or pair's sums, scales and ends, in what _addresses gives."""
     sums, scales, ends, size = memory
     return sums + i * size, scales + 8 * i * unit, ends + 4 * COUNT * i * max(unit, LANES)
 
