@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 
 from refdiff.kernels.cpu import common
 from refdiff.kernels.cpu.common import address, jit, on_threads
-from refdiff.kernels.cpu.turns import COUNTER, add, counters, take, wait_for
+from refdiff.kernels.cpu.turns import COUNTER, add, counters, each, wait_for
 
 
 @jit
 def mark(turns, count, most, thread, times, whose):
     """Count how often each item is taken, and note by whom."""
-    first, last, owner = take(turns, count, most, thread, thread[0])
-    while first < last:
+    for first, last in each(turns, count, most, thread):
         for i in range(first, last):
             times[i] += 1
             whose[i] = thread[0]
-        first, last, owner = take(turns, count, most, thread, owner)
 
 
 @jit
@@ -61,18 +59,20 @@ def test_threads_at_once_take_each_item_once(count, most, parts):
     assert (times == 1).all() and ((whose >= 0) & (whose < parts)).all()
 
 
-def test_a_thread_takes_its_own_first_and_of_others_one_at_a_time():
-    turns, found = counters(2), []
-    first, last, owner = take_once(address(turns), 10, 4, (1, 2), 1)
-    while first < last:
-        found.append((int(first), int(last), int(owner)))
-        first, last, owner = take_once(address(turns), 10, 4, (1, 2), owner)
-    assert found == [(5, 9, 1), (9, 10, 1), *((i, i + 1, 0) for i in range(5))]
-
-
 @jit
-def take_once(turns, count, most, thread, owner):
-    return take(turns, count, most, thread, owner)
+def note(turns, count, most, thread, counted, found):
+    """The items in the order in which they are taken, (first, last), and whose counter it was that told them."""
+    many, before = 0, counted.copy()
+    for first, last in each(turns, count, most, thread):
+        found[many] = first, last, np.argmax(counted != before)
+        many, before = many + 1, counted.copy()
+    return found[:many]
+
+
+def test_a_thread_takes_its_own_first_and_of_others_one_at_a_time():
+    turns = counters(2)
+    found = note(address(turns), 10, 4, (1, 2), turns[:, 0], np.zeros((20, 3), np.int64))
+    assert [tuple(line) for line in found.tolist()] == [(5, 9, 1), (9, 10, 1), *((i, i + 1, 0) for i in range(5))]
 
 
 def test_a_counter_has_a_line_of_a_cache_for_itself():

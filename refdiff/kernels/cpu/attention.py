@@ -28,7 +28,7 @@ from refdiff.kernels.cpu.panels import gather_columns, transpose
 from refdiff.kernels.cpu.repeats import once
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import SHORT
-from refdiff.kernels.cpu.turns import counters, take
+from refdiff.kernels.cpu.turns import counters, each
 from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, integer_at, put_float
 from refdiff.kernels.cpu.vector_softmax import (
     add_to_scaled,
@@ -126,8 +126,7 @@ def _stream(thread, turns, sizes, causal, at, kind):
     factor, least, nothing, never, ones = lines, lines + row, lines + 2 * row, lines + 3 * row, lines + 4 * row
     zeros, states, width = (nothing, 0), (nothing, least, found), heads * depth
     number, words, line, value_step = bytes_of(kind), 4 // bytes_of(kind), line_of(count), depth + ROWS
-    item, end, owner = take(turns[0], turns[2], 1, thread, thread[0])
-    while item < end:
+    for item, _ in each(turns[0], turns[2], 1, thread):
         h, first = integer_at(turns[1] + 8 * (item // blocks)), item % blocks * QUERIES
         batch, feature, many = h // heads, h % heads * depth, min(QUERIES, queries - first)
         place, head = 4 * ((batch * queries + first) * width + feature), number * (batch * count * width + feature)
@@ -167,7 +166,6 @@ def _stream(thread, turns, sizes, causal, at, kind):
             if spares(kind):
                 multiply_rows(to, depth, undone + 4 * h * depth * COLUMNS)
             transpose(to, np.int64(COLUMNS), depth, min(many - p, COLUMNS), out + place + 4 * p * width, width, FLOAT32)
-        item, end, owner = take(turns[0], turns[2], 1, thread, owner)
 
 
 @part

@@ -40,6 +40,7 @@ def _kept(options: dict) -> Callable:
 # An array that a kernel makes may be gone after its last use as an array, whoever has its address: the caller makes what is lent.
 jit, part = _kept(_KEPT), _kept({**_KEPT, "no_cpython_wrapper": True})
 inline = _njit(**_OPTIONS, inline="always")
+generator = _njit(**_OPTIONS)  # kept within the kernels that call it only: Numba cannot call one that it has loaded
 THREADS = int(os.environ.get("REFDIFF_THREADS", os.cpu_count() or 1))
 SMALL = 1 << 20  # numbers below which a second thread costs more than it gives: to wake it takes 0.2 ms on a virtual machine
 PER_NUMBER = 16  # multiply-adds of a product that take as long as one number of another kernel

@@ -14,7 +14,7 @@ from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, narrow, room_for
 from refdiff.kernels.cpu.panels import COLUMNS, LINE, ROWS, SLICE, Weight, fetch_span, pack, pack_pairs
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import multiply_tile
-from refdiff.kernels.cpu.turns import COUNTER, add, counters, take, wait_for
+from refdiff.kernels.cpu.turns import COUNTER, add, counters, each, wait_for
 from refdiff.kernels.cpu.vector import bytes_of, fetch_to_write, integer_at
 
 DEPTH = 384  # of one step, in float32 or pairs of bfloat16: a panel of so many rows stays in the first cache
@@ -55,7 +55,7 @@ def product(
     block = max(PACKED // (min(depth // words, DEPTH) * COLUMNS), 1)  # panels of one step
     parts = parts_of(max(panels, stripes), count * columns * segments * depth // PER_NUMBER)
     by_panels = panels >= 2 * parts
-    turns = counters((parts + 1) * (1 + -(-panels // block)))
+    turns = counters(parts + 1 + parts * -(-panels // block))
     sizes = count, stripes, panels, block, by_panels, factors.itemsize == 2 and _lies_in_pairs(weight)
     lent, kind = (factors, places, begins, first, out), PAIR if pairs else FLOAT32
 
@@ -87,28 +87,21 @@ def _product(thread, turn, narrowing, sizes, at, weight, own, kind):
     (count, stripes, panels, block, by_panels, paired), others = sizes, COUNTER * thread[1]
     size = bytes_of(kind) * weight[2][1] * weight[2][2] * COLUMNS  # of a packed panel
     if narrowing[1]:
-        i, end, owner = take(turn, narrowing[1], CHUNKS, thread, thread[0])
-        while i < end:
+        for i, end in each(turn, narrowing[1], CHUNKS, thread):
             narrow(i, end, narrowing[0], at[0])
             add(turn + others, end - i)
-            i, end, owner = take(turn, narrowing[1], CHUNKS, thread, owner)
         wait_for(turn + others, narrowing[1])
     turn += others + COUNTER
     if by_panels:
-        most = min(block, -(-panels // (4 * thread[1])))
-        p0, p1, owner = take(turn, panels, most, thread, thread[0])
-        while p0 < p1:
+        for p0, p1 in each(turn, panels, min(block, -(-panels // (4 * thread[1]))), thread):
             _pack_panels(p0, p1, weight, own, size, paired, kind)
             _multiply((0, stripes * ROWS), p0, p1, (count, panels * COLUMNS), at, weight[2], own[1], kind)
-            p0, p1, owner = take(turn, panels, most, thread, owner)
     else:
         for p0 in range(0, panels, block):
             p1 = min(p0 + block, panels)
             _pack_panels(p0, p1, weight, own, size, paired, kind)
-            i, end, owner = take(turn, stripes, STRIPE, thread, thread[0])
-            while i < end:
+            for i, end in each(turn, stripes, STRIPE, thread):
                 _multiply((i * ROWS, end * ROWS), p0, p1, (count, panels * COLUMNS), at, weight[2], own[1], kind)
-                i, end, owner = take(turn, stripes, STRIPE, thread, owner)
             turn += others
 
 

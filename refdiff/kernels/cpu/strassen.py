@@ -24,7 +24,7 @@ from refdiff.kernels.cpu.panels import COLUMNS, LANES, ROWS, Weight, fetch_span,
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.sums import closing, mixture
 from refdiff.kernels.cpu.tile import SHORT
-from refdiff.kernels.cpu.turns import COUNTER, add, counters, take, wait_for
+from refdiff.kernels.cpu.turns import COUNTER, add, counters, each, wait_for
 from refdiff.kernels.cpu.vector import bytes_of, integer_at, settle
 
 COUNT = 7
@@ -77,45 +77,28 @@ def product(a: np.ndarray, rows: np.ndarray, pictures: int, weight: Weight, bias
     places, zeros = np.arange(2 * ROWS).reshape(2, ROWS) % ROWS, np.zeros(COLUMNS, np.float32)
     places *= np.array([[deep // 2], [(depth - deep * (steps - 1)) // 2]])
     rows = np.ascontiguousarray(rows, dtype=np.int64)
-    parts = parts_of(len(groups), len(rows) * columns * depth // PER_NUMBER)
     streams = out.nbytes >= LARGE and address(out) % (4 * LANES) == 0
+    pairs, parts = columns // (2 * COLUMNS), parts_of(len(groups), len(rows) * columns * depth // PER_NUMBER)
     by_pairs = columns > len(rows) and _floats(deep, ROWS, len(groups)) <= PACKED_ROWS  # the more of the two is packed once
-    run = _by_pairs if by_pairs else _by_groups
-    run(parts, len(groups), deep, weight, streams, (a, rows, groups, bias, out, places, zeros))
+    if by_pairs:
+        run, many = _shared_rows, min(PACKED_ROWS // _floats(deep, ROWS, len(groups)), steps)
+        phases, shared = -(-steps // many), _memory("shared rows", deep, ROWS, len(groups) * many)
+    else:
+        run, many = _shared_panels, min(max(PACKED // _floats(deep, COLUMNS, 1), 1), pairs)
+        phases = -(-pairs // many) * steps
+        shared = _memory("shared columns", deep, COLUMNS, min(phases, 2) * many)
+    turns, sizes = counters(phases * 2 * (parts + 1)), (len(groups), pairs, many, deep)
+
+    def work(thread: int) -> None:
+        own = scratch("panels", 2 * deep * COLUMNS), scratch("seven", COUNT * ROWS * COLUMNS)
+        of_rows = shared if by_pairs else _memory("rows", deep, ROWS, STRIPE)
+        of_columns = _memory("columns", deep, COLUMNS, BESIDE) if by_pairs else shared
+        at = tuple(address(x) for x in (a, rows, groups, bias, out, places, zeros, *own))
+        sides = _addresses(of_rows, deep, ROWS), _addresses(of_columns, deep, COLUMNS)
+        run((thread, parts), sizes, address(turns), at, *sides, (*source(weight.flat), weight.shape, weight.steps), streams)
+
+    on_threads(work, parts)
     return out
-
-
-def _by_groups(parts: int, groups: int, deep: int, weight: Weight, streams: bool, lent: tuple) -> None:
-    """Panels are packed for all threads, of which each then packs and multiplies a few groups of rows at a time."""
-    columns, _, depth = weight.shape
-    pairs = columns // (2 * COLUMNS)
-    many = min(max(PACKED // _floats(deep, COLUMNS, 1), 1), pairs)
-    phases = -(-pairs // many) * -(-depth // deep)
-    turns, sizes = counters(phases * 2 * (parts + 1)), (groups, pairs, many, deep)
-    of_columns = _memory("shared columns", deep, COLUMNS, min(phases, 2) * many)
-
-    def work(thread: int) -> None:
-        of_rows, lends = _memory("rows", deep, ROWS, STRIPE), (*lent, *_own(deep))
-        places = _addresses(of_rows, deep, ROWS), _addresses(of_columns, deep, COLUMNS)
-        _shared_panels((thread, parts), sizes, address(turns), tuple(map(address, lends)), *places, _stored(weight), streams)
-
-    on_threads(work, parts)
-
-
-def _by_pairs(parts: int, groups: int, deep: int, weight: Weight, streams: bool, lent: tuple) -> None:
-    """Rows are packed for all threads, of which each then packs and multiplies a few pairs of panels at a time."""
-    columns, _, depth = weight.shape
-    pairs, steps = columns // (2 * COLUMNS), -(-depth // deep)
-    many = min(PACKED_ROWS // _floats(deep, ROWS, groups), steps)
-    turns, sizes = counters(-(-steps // many) * 2 * (parts + 1)), (groups, pairs, many, deep)
-    of_rows = _memory("shared rows", deep, ROWS, groups * many)
-
-    def work(thread: int) -> None:
-        of_columns, lends = _memory("columns", deep, COLUMNS, BESIDE), (*lent, *_own(deep))
-        places = _addresses(of_rows, deep, ROWS), _addresses(of_columns, deep, COLUMNS)
-        _shared_rows((thread, parts), sizes, address(turns), tuple(map(address, lends)), *places, _stored(weight), streams)
-
-    on_threads(work, parts)
 
 
 def _floats(deep: int, unit: int, many: int) -> int:
@@ -137,92 +120,78 @@ def _addresses(memory: tuple, deep: int, unit: int) -> tuple[int, int, int, int]
     return sums, scales, ends, 4 * _floats(deep, unit, 1)
 
 
-def _own(deep: int) -> tuple[np.ndarray, np.ndarray]:
-    """This thread's memory for the panels of a pair, and for seven products."""
-    return scratch("panels", 2 * deep * COLUMNS), scratch("seven", COUNT * ROWS * COLUMNS)
-
-
-def _stored(weight: Weight) -> tuple:
-    return *source(weight.flat), weight.shape, weight.steps
-
-
 @jit
 def _shared_panels(thread, sizes, turn, at, of_rows, of_columns, weight, streams):
-    """The product on one of some threads. `sizes`: how many groups and pairs there are, pairs are packed at a time, and how deep.
+    """The product on one of some threads: they pack panels for all, and then each its own rows, a few groups at a time.
 
-    `turn`: the address of the counters of each phase, what is packed, how much was, what is multiplied, how much was; `at`: those
-    that product and _by_groups have.
+    `sizes`: how many groups and pairs there are, pairs are packed at a time, and how deep a step is; `turn`: the address of the
+    counters of each phase, what is packed, how much was, what is multiplied, how much was; `at`: the addresses that product has.
     """
     a, rows, groups, bias, out, places, zeros, panels, seven = at
-    (many_groups, pairs, many, deep), depth = sizes, weight[2][2]
-    others, base, begun = COUNTER * thread[1], 0, False
+    (many_groups, pairs, many, deep), (columns, _, depth) = sizes, weight[2]
+    others, base = COUNTER * thread[1], 0
     for first in range(0, pairs, many):
         now = min(many, pairs - first)
         for k in range(0, depth, deep):
-            half = min(deep, depth - k) // 2
-            lies = places + (0 if 2 * half == deep else 8 * ROWS)
-            p, end, owner = take(turn, now, 1, thread, thread[0])
-            while p < end:
+            half, lies, ways = _step(k, deep, depth, places, streams)
+            for p, _ in each(turn, now, 1, thread):
                 _pack_pair(weight, first + p, k, half, panels, _place(of_columns, base + p, COLUMNS))
                 add(turn + others, 1)
-                p, end, owner = take(turn, now, 1, thread, owner)
             wait_for(turn + others, now)
-            if begun:  # results of the phase before may be gone on with, and its memory is free
+            if first or k:  # results of the phase before may be gone on with, and its memory is free
                 wait_for(turn - COUNTER, many_groups)
             turn += others + COUNTER
-            g0, g1, owner = take(turn, many_groups, STRIPE, thread, thread[0])
-            while g0 < g1:
+            for g0, g1 in each(turn, many_groups, STRIPE, thread):
                 for g in range(g0, g1):
                     _pack_group(a + 4 * k, rows, groups + 16 * g, half, _place(of_rows, g - g0, ROWS))
                 for p in range(now):
-                    right = _place(of_columns, base + p, COLUMNS)
+                    right, target = _place(of_columns, base + p, COLUMNS), (out, columns, bias, first + p)
                     for g in range(g0, g1):
-                        left, target = _place(of_rows, g - g0, ROWS), (out, weight[2][0], bias, first + p)
-                        ways = k > 0, streams and k + deep >= depth
+                        left = _place(of_rows, g - g0, ROWS)
                         _multiply(groups + 16 * g, left, right, half, (lies, zeros, seven), target, ways)
                 add(turn + others, g1 - g0)
-                g0, g1, owner = take(turn, many_groups, STRIPE, thread, owner)
             turn += others + COUNTER
-            base, begun = many - base, True
+            base = many - base
     settle()
 
 
 @jit
 def _shared_rows(thread, sizes, turn, at, of_rows, of_columns, weight, streams):
-    """The same, but `sizes` has how many steps of rows are packed at a time."""
+    """The same, but rows are packed for all, `sizes` has of how many steps at a time, and each packs its own pairs."""
     a, rows, groups, bias, out, places, zeros, panels, seven = at
-    (many_groups, pairs, many, deep), depth = sizes, weight[2][2]
+    (many_groups, pairs, many, deep), (columns, _, depth) = sizes, weight[2]
     others = COUNTER * thread[1]
     for begin in range(0, depth, many * deep):
         steps = min(many, -(-(depth - begin) // deep))
         if begin:  # the same
             wait_for(turn - COUNTER, pairs)
-        i, end, owner = take(turn, many_groups * steps, 1, thread, thread[0])
-        while i < end:
+        for i, _ in each(turn, many_groups * steps, 1, thread):
             k = begin + i % steps * deep
             _pack_group(a + 4 * k, rows, groups + 16 * (i // steps), min(deep, depth - k) // 2, _place(of_rows, i, ROWS))
             add(turn + others, 1)
-            i, end, owner = take(turn, many_groups * steps, 1, thread, owner)
         wait_for(turn + others, many_groups * steps)
         turn += others + COUNTER
-        p0, p1, owner = take(turn, pairs, BESIDE, thread, thread[0])
-        while p0 < p1:
+        for p0, p1 in each(turn, pairs, BESIDE, thread):
             for step in range(steps):
                 k = begin + step * deep
-                half = min(deep, depth - k) // 2
-                lies = places + (0 if 2 * half == deep else 8 * ROWS)
+                half, lies, ways = _step(k, deep, depth, places, streams)
                 for p in range(p0, p1):
                     _pack_pair(weight, p, k, half, panels, _place(of_columns, p - p0, COLUMNS))
                 for g in range(many_groups):
                     left = _place(of_rows, g * steps + step, ROWS)
                     for p in range(p0, p1):
-                        right, target = _place(of_columns, p - p0, COLUMNS), (out, weight[2][0], bias, p)
-                        ways = k > 0, streams and k + deep >= depth
+                        right, target = _place(of_columns, p - p0, COLUMNS), (out, columns, bias, p)
                         _multiply(groups + 16 * g, left, right, half, (lies, zeros, seven), target, ways)
             add(turn + others, p1 - p0)
-            p0, p1, owner = take(turn, pairs, BESIDE, thread, owner)
         turn += others + COUNTER
     settle()
+
+
+@part
+def _step(k, deep, depth, places, streams):
+    """Of the step from k on: half its depth, where packed rows lie, and how results are written, as _multiply has it."""
+    half = min(deep, depth - k) // 2
+    return half, places + (0 if 2 * half == deep else 8 * ROWS), (k > 0, streams and k + deep >= depth)
 
 
 @part

@@ -14,7 +14,7 @@ from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
-from refdiff.kernels.cpu.common import part
+from refdiff.kernels.cpu.common import generator, part
 from refdiff.kernels.cpu.vector import FEATURES, INDEX, _pointer
 
 COUNTER = 64  # bytes from one counter to the next: a line of a cache for each
@@ -50,22 +50,21 @@ add: Any = intrinsic(_add)
 _after: Any = intrinsic(_after_a_moment)
 
 
-@part
-def take(turns: Any, count: Any, most: Any, thread: Any, owner: Any) -> Any:
-    """The next of `count` items for a thread, (first, last, whose they are); none are left if the first is the last.
+@generator
+def each(turns: Any, count: Any, most: Any, thread: Any) -> Any:
+    """The items, (first, last), of `count` that a thread is to do, until none is left.
 
-    `turns` is the address of a counter for each thread, `thread` this one's number and how many there are, and `owner` whose the
-    last items were, at first its own number. Of its own it takes `most` items at a time, of others' one.
+    `turns` is the address of a counter for each thread, `thread` this one's number and how many there are. Of its own it takes
+    `most` items at a time, of others' one.
     """
     me, threads = thread
-    for _ in range(threads):
+    for i in range(threads):
+        owner, step = (me + i) % threads, 1 if i else most
         begin, end = count * owner // threads, count * (owner + 1) // threads
-        step = most if owner == me else 1
-        item = begin + add(turns + COUNTER * owner, step)
-        if item < end:
-            return item, min(item + step, end), owner
-        owner = (owner + 1) % threads
-    return count, count, owner
+        first = begin + add(turns + COUNTER * owner, step)
+        while first < end:
+            yield first, min(first + step, end)
+            first = begin + add(turns + COUNTER * owner, step)
 
 
 @part

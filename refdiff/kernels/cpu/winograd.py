@@ -19,7 +19,7 @@ from refdiff.kernels.cpu.panels import COLUMNS, ROWS, fetch_rows, fetch_span
 from refdiff.kernels.cpu.prepared import prepared, room
 from refdiff.kernels.cpu.product import DEPTH
 from refdiff.kernels.cpu.results import result
-from refdiff.kernels.cpu.turns import counters, take
+from refdiff.kernels.cpu.turns import counters, each
 from refdiff.kernels.cpu.vector import bytes_of
 from refdiff.kernels.cpu.winograd_tiles import (
     LANES,
@@ -194,8 +194,7 @@ def _groups(thread, turns, shape, steps, at, weight, bias, outputs, tiles, place
     places, inputs, packed, zeros, outputs_at, taps, row_ends, panel_ends, scales, column_scales, undone = at
     down, across, side, count = place[2:]
     number = bytes_of(kind)
-    first, last, owner = take(turns, len(bias) // COLUMNS, GROUP, thread, thread[0])
-    while first < last:
+    for first, last in each(turns, len(bias) // COLUMNS, GROUP, thread):
         column, many = first * COLUMNS, last - first
         for k in range(0, shape[1], SLICE):
             deep = min(SLICE, shape[1] - k)
@@ -216,7 +215,6 @@ def _groups(thread, turns, shape, steps, at, weight, bias, outputs, tiles, place
         _transform_outputs(
             0, count, 0, outputs, where, bias[column:], tile.reshape((OUT, OUT, many * COLUMNS)), out, (scales, undone)
         )
-        first, last, owner = take(turns, len(bias) // COLUMNS, GROUP, thread, owner)
 
 
 def column_scales_of(weight: np.ndarray, side: int, kind: Any) -> np.ndarray:
