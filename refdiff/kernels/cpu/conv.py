@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu import winograd, winograd_gradient
+from refdiff.kernels.cpu import blocks, winograd, winograd_gradient
 from refdiff.kernels.cpu.common import nchw, nhwc, padded_nhwc, require_depth, require_float32, require_numbers
 from refdiff.kernels.cpu.gradient import weight_gradient
 from refdiff.kernels.cpu.halves import in_pairs, readable
@@ -20,7 +20,8 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, 
     require_float32(x, bias)
     require_numbers(x, weight)
     require_depth(x.shape[1], weight.shape[1])
-    if winograd.is_faster(x.shape, weight.shape, stride, winograd.LEAST):
+    direct = in_pairs(x.shape[1]) and blocks.fits((len(weight), 1, x.shape[1]))
+    if not direct and winograd.is_faster(x.shape, weight.shape, stride, winograd.LEAST):
         return winograd.conv3x3(x, weight, bias, padding=padding, pairs=in_pairs(x.shape[1]))
     weight = readable(weight)
     image = padded_nhwc(x, padding)
@@ -67,7 +68,8 @@ def upsample_conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.n
     require_numbers(x, weight)
     require_depth(x.shape[1], weight.shape[1])
     size = {"height": 2 * x.shape[2], "width": 2 * x.shape[3]}
-    if winograd.is_faster((*x.shape[:2], *size.values()), weight.shape, 1, winograd.LEAST):
+    direct = in_pairs(x.shape[1]) and blocks.fits((len(weight), 1, x.shape[1]))
+    if not direct and winograd.is_faster((*x.shape[:2], *size.values()), weight.shape, 1, winograd.LEAST):
         return winograd.doubled_conv3x3(x, weight, bias)
     return conv2d(upsample_nearest(x, **size), weight, bias, stride=1, padding=(1, 1, 1, 1))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdiff.kernels.cpu import strassen
+from refdiff.kernels.cpu import blocks, strassen
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, on_threads, part, parts_of, scratch
 from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, narrow, room_for_narrowed, source
 from refdiff.kernels.cpu.panels import COLUMNS, LINE, ROWS, SLICE, Weight, fetch_span, pack, pack_pairs
@@ -47,6 +47,9 @@ def product(
         first[:columns] = bias
     if not pairs and strassen.fits(count // pictures, weight.shape):
         return strassen.product(a[starts[0] :], rows, pictures, weight, first)
+    if pairs and blocks.fits(weight.shape):
+        made = blocks.product(a, rows, starts, weight, first, _lies_in_pairs(weight))
+        return np.ascontiguousarray(made[:count, :columns])
     places = np.full((stripes + 1) * ROWS, rows[-1], dtype=np.int64)
     places[:count] = rows
     out, begins = result(stripes * ROWS, panels * COLUMNS), np.ascontiguousarray(starts, dtype=np.int64)

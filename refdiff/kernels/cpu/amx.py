@@ -1,0 +1,137 @@
+"""Products of bfloat16 in a processor's matrix unit (Intel's AMX): blocks of 32 x 32 sums, 32 steps in k at a time.
+
+A block's factors lie as the unit reads them: rows in two tiles of 16 rows, one after the other, and columns as panels have them,
+pairs that follow one another in k side by side. Each takes BYTES a step.
+
+Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; Linux, arch_prctl(ARCH_REQ_XCOMP_PERM)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
+
+from refdiff.kernels.cpu.bfloat16 import BFLOAT
+from refdiff.kernels.cpu.tile import from_to
+from refdiff.kernels.cpu.vector import FEATURES, FLOAT, INDEX, TILE, _pointer
+
+SIDE, STEP = 32, 32  # rows and columns of a block, and numbers of a step in k
+BYTES = 2 * SIDE * STEP  # of one side's step
+_TILE, _LINE = 1024, 64  # bytes of a tile, and of a row of it
+_SUMS, _LEFT, _RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)  # the tiles: sums of (upper, lower) x (left, right)
+_PERMISSION = 158, 0x1023, 18  # arch_prctl, to ask for what a thread may use beyond the usual, and the unit's tiles
+
+
+def _granted() -> bool:
+    """Whether the system lets this process use the unit: its state is large, and kept for those that ask."""
+    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
+        return False
+    return ctypes.CDLL(None).syscall(*map(ctypes.c_long, _PERMISSION)) == 0
+
+
+AMX = TILE.lanes == 16 and TILE.columns == SIDE and all(FEATURES.get(f) for f in ("amx-tile", "amx-bf16", "avx512bf16")) and _granted()
+# What the unit is told of its tiles: 16 rows of 64 bytes each.
+_SHAPES = np.zeros(64, np.uint8)
+_SHAPES[0], _SHAPES[16:32:2], _SHAPES[48:56] = 1, _LINE, 16
+
+
+def _called(builder: ir.IRBuilder, name: str, *args: Any) -> Any:
+    function = ir.FunctionType(ir.VoidType(), [arg.type for arg in args])
+    return builder.call(get_or_insert_function(builder.module, function, f"llvm.x86.{name}"), args)
+
+
+def _of(number: int) -> Any:
+    """A tile, which an instruction names."""
+    return ir.Constant(ir.IntType(8), number)
+
+
+def _begin(typing: Any) -> Any:
+    """Let this thread use the unit, until `end`."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        if AMX:
+            place = builder.alloca(ir.ArrayType(ir.IntType(8), _SHAPES.size))
+            builder.store(ir.Constant(place.type.pointee, bytearray(_SHAPES.tobytes())), place)
+            _called(builder, "ldtilecfg", builder.bitcast(place, ir.IntType(8).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+def _end(typing: Any) -> Any:
+    """The unit's tiles are no longer used, nor kept when threads change places."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        if AMX:
+            _called(builder, "tilerelease")
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+def _multiply_block(typing: Any, a: Any, b: Any, steps: Any, base: Any, out: Any) -> Any:
+    """out = base + A B, a block, after so many steps, at least one; `a` and `b` are addresses.
+
+    `base` and `out` are an address, and the step from row to row in floats: with 0 the same row of `base` is for all.
+    """
+    place = types.UniTuple(types.int64, 2)
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        if not AMX:
+            return context.get_dummy_value()
+        a, b, steps, base, out = args
+        line = [INDEX(_LINE), INDEX(2 * _LINE)]
+
+        def moved(name: str, tile: int, start: Any, offset: int, stride: Any) -> None:
+            at = _pointer(builder, builder.add(start, INDEX(offset)), ir.IntType(8))
+            _called(builder, name, _of(tile), at, stride)
+
+        def all_sums(name: str, place: Any) -> None:
+            start, stride = builder.extract_value(place, 0), builder.mul(builder.extract_value(place, 1), INDEX(4))
+            lower = builder.add(start, builder.mul(stride, INDEX(16)))
+            for tile, at, offset in zip(_SUMS, (start, start, lower, lower), (0, _LINE) * 2, strict=True):
+                moved(name, tile, at, offset, stride)
+
+        def step(k: Any, held: list) -> list:
+            left, right = (builder.add(side, builder.mul(k, INDEX(BYTES))) for side in (a, b))
+            for i in range(2):
+                moved("tileloadd64", _RIGHT[i], right, i * _LINE, line[1])
+                moved("tileloadd64", _LEFT[i], left, i * _TILE, line[0])
+            for i, tile in enumerate(_SUMS):
+                _called(builder, "tdpbf16ps", _of(tile), _of(_LEFT[i // 2]), _of(_RIGHT[i % 2]))
+            return held
+
+        all_sums("tileloadd64", base)
+        from_to(builder, INDEX(0), steps, [], step, 1)
+        all_sums("tilestored64", out)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, place, place), emit
+
+
+def _narrow_step(typing: Any, source: Any, target: Any) -> Any:
+    """The bfloat16 nearest to STEP floats at an address, written to another: one row of a tile."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        if AMX:
+            wide = ir.VectorType(FLOAT, STEP)
+            value = builder.load(_pointer(builder, args[0], wide), align=4)
+            made = builder.bitcast(builder.fptrunc(value, ir.VectorType(BFLOAT, STEP)), ir.VectorType(ir.IntType(16), STEP))
+            builder.store(made, _pointer(builder, args[1], made.type), align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), emit
+
+
+begin: Any = intrinsic(_begin)
+end: Any = intrinsic(_end)
+multiply_block: Any = intrinsic(_multiply_block)
+narrow_step: Any = intrinsic(_narrow_step)

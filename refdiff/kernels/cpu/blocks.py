@@ -1,0 +1,133 @@
+"""The matrix product of bfloat16 in blocks for the matrix unit of amx.py, which is faster than the caches behind it.
+
+Either side is packed once. The smaller one, as it is packed, is shared by all threads; of the other each packs a part, multiplies
+it by all of the smaller one, and takes the next.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refdiff.kernels.cpu import amx
+from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, on_threads, part, parts_of, scratch
+from refdiff.kernels.cpu.halves import source
+from refdiff.kernels.cpu.panels import COLUMNS, SLICE, Weight, pack_pairs
+from refdiff.kernels.cpu.results import LINE, result
+from refdiff.kernels.cpu.turns import COUNTER, add, counters, each, wait_for
+from refdiff.kernels.cpu.vector import copy_row, integer_at
+
+SIDE, STEP, BYTES = amx.SIDE, amx.STEP, amx.BYTES
+DEEP = 16  # steps at a time, of which the rows of a block stay in the first cache
+BESIDE = 16  # panels at a time, which stay so deep in the second cache
+STRIPE, GROUP = 8, 5  # blocks of rows and panels that a thread takes at a time, as many as leave enough turns
+MATRIX_UNIT = amx.AMX
+
+
+def fits(shape: tuple[int, int, int]) -> bool:
+    """Whether such a weight's products are made in blocks: the processor has the unit, and depths are of whole steps."""
+    return MATRIX_UNIT and shape[2] % STEP == 0
+
+
+def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray, paired: bool) -> np.ndarray:
+    """out[m,n] = bias[n] + the sum over s and k of a[rows[m] + starts[s] + k] weight[n,s,k], both factors rounded to bfloat16.
+
+    `bias` is as long as whole panels; `paired`: whether the weight lies as pairs of bfloat16, as pack_pairs has it.
+    Shapes: [?], [M], [S], [N,S,K], [N to whole panels] -> [M to whole blocks,N to whole panels]
+    """
+    _, segments, depth = weight.shape
+    blocks, panels, steps = -(-len(rows) // SIDE), len(bias) // COLUMNS, segments * depth // STEP
+    places = np.full(blocks * SIDE, rows[-1], dtype=np.int64)
+    places[: len(rows)] = rows
+    begins, out = np.ascontiguousarray(starts, dtype=np.int64), result(blocks * SIDE, panels * COLUMNS)
+    by_panels = blocks < panels
+    shared = result(min(blocks, panels) * steps * BYTES // 4 + LINE)
+    parts = parts_of(max(blocks, panels), len(rows) * panels * COLUMNS * segments * depth // PER_NUMBER)
+    turns = counters(2 * parts + 1)
+    group = max(min(GROUP if by_panels else STRIPE, max(blocks, panels) // (4 * parts)), 1)
+    sizes = blocks, panels, steps, depth // STEP, group, by_panels, paired
+    lent = a, places, begins, bias, out
+
+    def work(thread: int) -> None:
+        own = scratch("blocks", group * (steps if by_panels else DEEP) * BYTES // 4 + LINE)
+        spare = scratch("panel", depth * segments * COLUMNS), scratch("columns", SLICE * segments * COLUMNS)
+        stored = (*source(weight.flat), weight.shape, weight.steps)
+        memory = aligned(shared), aligned(own), *map(address, spare)
+        _product((thread, parts), address(turns), sizes, tuple(map(address, lent)), memory, stored)
+
+    on_threads(work, parts)
+    return out
+
+
+def aligned(memory: np.ndarray) -> int:
+    """The address of the first whole line of memory."""
+    return -(-address(memory) // (4 * LINE)) * 4 * LINE
+
+
+@jit
+def _product(thread, turn, sizes, at, memory, weight):
+    """The product on one of some threads. `turn`: the address of counters; `at`: those of a, rows, starts, bias and the result.
+
+    `sizes`: how many blocks of rows, panels, steps, steps of a segment, blocks or panels at a time there are, and whether panels
+    are shared among threads and the weight lies in pairs; `memory`: the addresses of what is packed for all, of what is packed
+    for this thread, and of a panel of float32 and SLICE * segments rows of one.
+    """
+    (blocks, panels, steps, _, group, by_panels, paired), others = sizes, turn + COUNTER * thread[1]
+    (shared, own, panel, columns), size = memory, sizes[2] * BYTES
+    amx.begin()
+    if by_panels:
+        for i, end in each(turn, blocks, 1, thread):
+            _pack_rows(i, end, 0, steps, sizes, at, shared + i * size)
+            add(others, end - i)
+        wait_for(others, blocks)
+        for p0, p1 in each(others + COUNTER, panels, group, thread):
+            for p in range(p0, p1):
+                _pack_panel(weight, p, columns, panel, own + (p - p0) * size, paired)
+            for t in range(0, steps, DEEP):
+                left, right = (shared + t * BYTES, size), (own + t * BYTES, size)
+                _multiply((0, blocks), (p0, p1), left, right, (t, min(DEEP, steps - t)), panels, at)
+    else:
+        for p, _ in each(turn, panels, 1, thread):
+            _pack_panel(weight, p, columns, panel, shared + p * size, paired)
+            add(others, 1)
+        wait_for(others, panels)
+        for i, end in each(others + COUNTER, blocks, group, thread):
+            for t in range(0, steps, DEEP):
+                deep = min(DEEP, steps - t)
+                _pack_rows(i, end, t, deep, sizes, at, own)
+                for p in range(0, panels, BESIDE):
+                    left, right = (own, deep * BYTES), (shared + p * size + t * BYTES, size)
+                    _multiply((i, end), (p, min(p + BESIDE, panels)), left, right, (t, deep), panels, at)
+    amx.end()
+
+
+@part
+def _pack_panel(weight, p, columns, spare, packed, paired):
+    """A panel as pairs of bfloat16."""
+    if paired:
+        pack_pairs(weight, p, columns, packed, paired)
+    else:  # what becomes pairs is packed as float32 first, which takes twice the memory
+        pack_pairs(weight, p, columns, spare, paired)
+        for i in range(weight[2][1] * weight[2][2] // 2):
+            copy_row(spare + 4 * i * COLUMNS, packed + 4 * i * COLUMNS)
+
+
+@part
+def _pack_rows(first, last, t, deep, sizes, at, packed):
+    """The blocks of rows first..last, `deep` steps from t on, as bfloat16 in tiles."""
+    a, rows, starts, _, _ = at
+    for m in range(first * SIDE, last * SIDE):
+        row, to = a + 4 * integer_at(rows + 8 * m), packed + (m // SIDE - first) * deep * BYTES + m % SIDE * 2 * STEP
+        for i in range(t, t + deep):
+            amx.narrow_step(row + 4 * (integer_at(starts + 8 * (i // sizes[3])) + i % sizes[3] * STEP), to + (i - t) * BYTES)
+
+
+@part
+def _multiply(blocks, panels, left, right, now, across, at):
+    """Some blocks of rows by some panels, for the steps (first, how many) `now`; (addresses, bytes from one to the next)."""
+    bias, out, width = at[3], at[4], across * COLUMNS
+    for i in range(blocks[0], blocks[1]):
+        for p in range(panels[0], panels[1]):
+            to = out + 4 * (i * SIDE * width + p * COLUMNS)
+            base, step = (to, width) if now[0] else (bias + 4 * p * COLUMNS, 0)
+            a, b = left[0] + (i - blocks[0]) * left[1], right[0] + (p - panels[0]) * right[1]
+            amx.multiply_block(a, b, now[1], (base, step), (to, width))
