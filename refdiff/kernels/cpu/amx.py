@@ -131,6 +131,12 @@ def _narrow_step(typing: Any, source: Any, target: Any) -> Any:
     return types.void(types.int64, types.int64), emit
 
 
+def _in_blocks(typing: Any, kind: Any) -> Any:
+    """Whether products are made in blocks, as `kind` says by its type: known when a kernel is compiled."""
+    return types.boolean(kind), lambda context, builder, signature, args: ir.Constant(ir.IntType(1), int(kind == types.uint32))
+
+
+in_blocks: Any = intrinsic(_in_blocks)
 begin: Any = intrinsic(_begin)
 end: Any = intrinsic(_end)
 multiply_block: Any = intrinsic(_multiply_block)
