@@ -1,7 +1,7 @@
 """Products of bfloat16 in a processor's matrix unit (Intel's AMX): blocks of 32 x 32 sums, 32 steps in k at a time.
 
 A block's factors lie as the unit reads them: rows in two tiles of 16 rows, one after the other, and columns as panels have them,
-pairs that follow one another in k side by side. Each takes BYTES a step.
+pairs that follow one another in k side by side.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; Linux, arch_prctl(ARCH_REQ_XCOMP_PERM)
 """
@@ -19,12 +19,12 @@ from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
-from refdiff.kernels.cpu.bfloat16 import BFLOAT
-from refdiff.kernels.cpu.tile import from_to
-from refdiff.kernels.cpu.vector import FEATURES, FLOAT, INDEX, TILE, _pointer
+from refdiff.kernels.cpu.bfloat16 import BFLOAT, HALF, _store_narrow
+from refdiff.kernels.cpu.tile import from_to, tile_sums
+from refdiff.kernels.cpu.vector import FEATURES, FLOAT, INDEX, TILE, WORD, _load, _pointer, _store
 
-SIDE, STEP = 32, 32  # rows and columns of a block, and numbers of a step in k
-BYTES = 2 * SIDE * STEP  # of one side's step
+SIDE, STEP = 32, 32  # rows of a block, which is as wide as a panel, and numbers of a step in k
+BYTES, PANEL = 2 * SIDE * STEP, 2 * TILE.columns * STEP  # of a step of rows, and of columns
 _TILE, _LINE = 1024, 64  # bytes of a tile, and of a row of it
 _SUMS, _LEFT, _RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)  # the tiles: sums of (upper, lower) x (left, right)
 _PERMISSION = 158, 0x1023, 18  # arch_prctl, to ask for what a thread may use beyond the usual, and the unit's tiles
@@ -85,9 +85,10 @@ def _multiply_block(typing: Any, a: Any, b: Any, steps: Any, base: Any, out: Any
     place = types.UniTuple(types.int64, 2)
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        if not AMX:
-            return context.get_dummy_value()
         a, b, steps, base, out = args
+        if not AMX:
+            _emit_plain(builder, a, b, steps, base, out)
+            return context.get_dummy_value()
         line = [INDEX(_LINE), INDEX(2 * _LINE)]
 
         def moved(name: str, tile: int, start: Any, offset: int, stride: Any) -> None:
@@ -101,7 +102,7 @@ def _multiply_block(typing: Any, a: Any, b: Any, steps: Any, base: Any, out: Any
                 moved(name, tile, at, offset, stride)
 
         def step(k: Any, held: list) -> list:
-            left, right = (builder.add(side, builder.mul(k, INDEX(BYTES))) for side in (a, b))
+            left, right = builder.add(a, builder.mul(k, INDEX(BYTES))), builder.add(b, builder.mul(k, INDEX(PANEL)))
             for i in range(2):
                 moved("tileloadd64", _RIGHT[i], right, i * _LINE, line[1])
                 moved("tileloadd64", _LEFT[i], left, i * _TILE, line[0])
@@ -117,6 +118,27 @@ def _multiply_block(typing: Any, a: Any, b: Any, steps: Any, base: Any, out: Any
     return types.void(types.int64, types.int64, types.int64, place, place), emit
 
 
+def _emit_plain(builder: ir.IRBuilder, a: Any, b: Any, steps: Any, base: Any, out: Any) -> None:
+    """The same in registers, for processors without the unit: no faster than tiles.py, but it can be tested there."""
+
+    def places(place: Any, row: int) -> list:
+        start, stride = builder.extract_value(place, 0), builder.mul(builder.extract_value(place, 1), INDEX(4))
+        line = _pointer(builder, builder.add(start, builder.mul(stride, INDEX(row))), FLOAT)
+        return [builder.gep(line, [INDEX(j)]) for j in range(0, TILE.columns, TILE.lanes)]
+
+    for row in range(SIDE):
+        at = builder.add(a, INDEX(row // 16 * _TILE + row % 16 * _LINE))
+
+        def step(k: Any, sums: list) -> list:
+            line = _pointer(builder, builder.add(at, builder.mul(k, INDEX(BYTES))), WORD)  # noqa: B023 (called in this turn)
+            panel = builder.add(b, builder.mul(k, INDEX(PANEL)))
+            return tile_sums(builder, [line], panel, INDEX(STEP // 2), sums, True)
+
+        sums = from_to(builder, INDEX(0), steps, [_load(builder, place) for place in places(base, row)], step, 1)
+        for place, value in zip(places(out, row), sums, strict=True):
+            _store(builder, value, place)
+
+
 def _narrow_step(typing: Any, source: Any, target: Any) -> Any:
     """The bfloat16 nearest to STEP floats at an address, written to another: one row of a tile."""
 
@@ -124,8 +146,12 @@ def _narrow_step(typing: Any, source: Any, target: Any) -> Any:
         if AMX:
             wide = ir.VectorType(FLOAT, STEP)
             value = builder.load(_pointer(builder, args[0], wide), align=4)
-            made = builder.bitcast(builder.fptrunc(value, ir.VectorType(BFLOAT, STEP)), ir.VectorType(ir.IntType(16), STEP))
+            made = builder.bitcast(builder.fptrunc(value, ir.VectorType(BFLOAT, STEP)), ir.VectorType(HALF, STEP))
             builder.store(made, _pointer(builder, args[1], made.type), align=2)
+            return context.get_dummy_value()
+        source, target = _pointer(builder, args[0], FLOAT), _pointer(builder, args[1], HALF)
+        for j in range(0, STEP, TILE.lanes):
+            _store_narrow(builder, _load(builder, builder.gep(source, [INDEX(j)])), builder.gep(target, [INDEX(j)]))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), emit

@@ -16,7 +16,7 @@ from refdiff.kernels.cpu.results import LINE, result
 from refdiff.kernels.cpu.turns import COUNTER, add, counters, each, wait_for
 from refdiff.kernels.cpu.vector import copy_row, integer_at
 
-SIDE, STEP, BYTES = amx.SIDE, amx.STEP, amx.BYTES
+SIDE, STEP, BYTES, PANEL = amx.SIDE, amx.STEP, amx.BYTES, amx.PANEL
 DEEP = 16  # steps at a time, of which the rows of a block stay in the first cache
 BESIDE = 16  # panels at a time, which stay so deep in the second cache
 STRIPE, GROUP = 8, 5  # blocks of rows and panels that a thread takes at a time, as many as leave enough turns
@@ -72,22 +72,22 @@ def _product(thread, turn, sizes, at, memory, weight):
     for this thread, and of a panel of float32 and SLICE * segments rows of one.
     """
     (blocks, panels, steps, _, group, by_panels, paired), others = sizes, turn + COUNTER * thread[1]
-    (shared, own, panel, columns), size = memory, sizes[2] * BYTES
+    (shared, own, panel, columns), wide, tall = memory, steps * PANEL, steps * BYTES  # bytes of a panel and of a block of rows
     amx.begin()
     if by_panels:
         for i, end in each(turn, blocks, 1, thread):
-            _pack_rows(i, end, 0, steps, sizes, at, shared + i * size)
+            _pack_rows(i, end, 0, steps, sizes, at, shared + i * tall)
             add(others, end - i)
         wait_for(others, blocks)
         for p0, p1 in each(others + COUNTER, panels, group, thread):
             for p in range(p0, p1):
-                _pack_panel(weight, p, columns, panel, own + (p - p0) * size, paired)
+                _pack_panel(weight, p, columns, panel, own + (p - p0) * wide, paired)
             for t in range(0, steps, DEEP):
-                left, right = (shared + t * BYTES, size), (own + t * BYTES, size)
+                left, right = (shared + t * BYTES, tall), (own + t * PANEL, wide)
                 _multiply((0, blocks), (p0, p1), left, right, (t, min(DEEP, steps - t)), panels, at)
     else:
         for p, _ in each(turn, panels, 1, thread):
-            _pack_panel(weight, p, columns, panel, shared + p * size, paired)
+            _pack_panel(weight, p, columns, panel, shared + p * wide, paired)
             add(others, 1)
         wait_for(others, panels)
         for i, end in each(others + COUNTER, blocks, group, thread):
@@ -95,7 +95,7 @@ def _product(thread, turn, sizes, at, memory, weight):
                 deep = min(DEEP, steps - t)
                 _pack_rows(i, end, t, deep, sizes, at, own)
                 for p in range(0, panels, BESIDE):
-                    left, right = (own, deep * BYTES), (shared + p * size + t * BYTES, size)
+                    left, right = (own, deep * BYTES), (shared + p * wide + t * PANEL, wide)
                     _multiply((i, end), (p, min(p + BESIDE, panels)), left, right, (t, deep), panels, at)
     amx.end()
 

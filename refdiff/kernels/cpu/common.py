@@ -16,6 +16,7 @@ import numpy as np
 
 from refdiff.core.primitive import Unsupported
 from refdiff.core.threads import sharers
+from refdiff.kernels.cpu.results import fresh
 from refdiff.kernels.cpu.vector import float_of_bits
 
 # Sums may be reordered and products fused, but infinities and NaN keep their meaning. Entries that nobody uses are left out, for
@@ -142,10 +143,13 @@ _own = threading.local()
 
 
 def scratch(name: str, size: int) -> np.ndarray:
-    """At least `size` floats for this thread alone, the same whenever that name is asked for; what is in them is left over."""
+    """At least `size` floats for this thread alone, the same whenever that name is asked for; what is in them is left over.
+
+    They begin at a line of a cache, so that no vector lies in two.
+    """
     held = getattr(_own, name, None)
     if held is None or held.size < size:
-        held = np.empty(size, dtype=np.float32)
+        held = fresh(size)
         setattr(_own, name, held)
     return held
 
