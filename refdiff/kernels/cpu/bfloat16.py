@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -76,5 +77,34 @@ def _narrow_vector(typing: Any, source: Any, target: Any) -> Any:
     return types.void(types.int64, types.int64), emit
 
 
+def _pairing(paired: Callable) -> Any:
+    """A function (one, other, target), addresses of a tile's columns of words: target[j] = paired(builder, one[j], other[j])."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        one, other, target = (_pointer(builder, address, FLOAT) for address in args)
+        for j in range(0, TILE.columns, TILE.lanes):
+            words = [builder.bitcast(_load(builder, builder.gep(at, [INDEX(j)])), several(WORD)) for at in (one, other)]
+            _store(builder, builder.bitcast(paired(builder, *words), VECTOR), builder.gep(target, [INDEX(j)]))
+        return context.get_dummy_value()
+
+    def pair(typing: Any, one: Any, other: Any, target: Any) -> Any:
+        return types.void(*[types.int64] * 3), emit
+
+    return intrinsic(pair)
+
+
+def _outer_halves(builder: ir.IRBuilder, one: Any, other: Any) -> Any:
+    """The lower half of one word, and the upper half of another."""
+    word = several(WORD)
+    return builder.or_(builder.and_(one, _word(word, 0xFFFF)), builder.and_(other, _word(word, 0xFFFF0000)))
+
+
+def _inner_halves(builder: ir.IRBuilder, one: Any, other: Any) -> Any:
+    """The upper half of one word, and the lower half of another."""
+    half = _word(several(WORD), 16)
+    return builder.or_(builder.lshr(one, half), builder.shl(other, half))
+
+
+pair_outer_halves, pair_inner_halves = _pairing(_outer_halves), _pairing(_inner_halves)
 pair_rows: Any = intrinsic(_pair_rows)
 narrow_vector: Any = intrinsic(_narrow_vector)

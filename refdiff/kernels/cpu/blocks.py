@@ -11,7 +11,7 @@ import numpy as np
 from refdiff.kernels.cpu import amx
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, on_threads, part, parts_of, scratch
 from refdiff.kernels.cpu.halves import source
-from refdiff.kernels.cpu.panels import COLUMNS, SLICE, Weight, pack_pairs
+from refdiff.kernels.cpu.panels import COLUMNS, SLICE, Weight, pack_pairs, pairs_of
 from refdiff.kernels.cpu.results import LINE, result
 from refdiff.kernels.cpu.turns import COUNTER, add, counters, each, wait_for
 from refdiff.kernels.cpu.vector import copy_row, integer_at
@@ -28,10 +28,10 @@ def fits(shape: tuple[int, int, int]) -> bool:
     return MATRIX_UNIT and shape[2] % STEP == 0
 
 
-def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray, paired: bool) -> np.ndarray:
+def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray) -> np.ndarray:
     """out[m,n] = bias[n] + the sum over s and k of a[rows[m] + starts[s] + k] weight[n,s,k], both factors rounded to bfloat16.
 
-    `bias` is as long as whole panels; `paired`: whether the weight lies as pairs of bfloat16, as pack_pairs has it.
+    `bias` is as long as whole panels.
     Shapes: [?], [M], [S], [N,S,K], [N to whole panels] -> [M to whole blocks,N to whole panels]
     """
     _, segments, depth = weight.shape
@@ -44,7 +44,7 @@ def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight,
     parts = parts_of(max(blocks, panels), len(rows) * panels * COLUMNS * segments * depth // PER_NUMBER)
     turns = counters(2 * parts + 1)
     group = max(min(GROUP if by_panels else STRIPE, max(blocks, panels) // (4 * parts)), 1)
-    sizes = blocks, panels, steps, depth // STEP, group, by_panels, paired
+    sizes = blocks, panels, steps, depth // STEP, group, by_panels, pairs_of(weight)
     lent = a, places, begins, bias, out
 
     def work(thread: int) -> None:
@@ -68,7 +68,7 @@ def _product(thread, turn, sizes, at, memory, weight):
     """The product on one of some threads. `turn`: the address of counters; `at`: those of a, rows, starts, bias and the result.
 
     `sizes`: how many blocks of rows, panels, steps, steps of a segment, blocks or panels at a time there are, and whether panels
-    are shared among threads and the weight lies in pairs; `memory`: the addresses of what is packed for all, of what is packed
+    are shared among threads, and how the weight lies, as pairs_of has it; `memory`: the addresses of what is packed for all, of what is packed
     for this thread, and of a panel of float32 and SLICE * segments rows of one.
     """
     (blocks, panels, steps, _, group, by_panels, paired), others = sizes, turn + COUNTER * thread[1]

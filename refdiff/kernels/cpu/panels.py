@@ -6,16 +6,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdiff.kernels.cpu.bfloat16 import pair_rows
+from refdiff.kernels.cpu.bfloat16 import pair_inner_halves, pair_outer_halves, pair_rows
 from refdiff.kernels.cpu.common import part
-from refdiff.kernels.cpu.halves import FLOAT32
+from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32
 from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, fetch, move_number, put_float, transpose_square
 
 ROWS, COLUMNS, LANES = TILE
 AHEAD = 256  # bytes before they are read that numbers of a row are asked for
 LINE = 64  # bytes of a line of a cache
-SLICE = 8  # channels whose windows are packed at a time
+SLICE = 16  # channels whose windows are packed at a time; of bfloat16 twice as many
 NOTHING = np.float32(0)
+
+
+SIDE_BY_SIDE, BETWEEN = 1, 2  # how two numbers of bfloat16 that follow one another in k lie in memory
 
 
 class Weight(NamedTuple):
@@ -27,6 +30,16 @@ class Weight(NamedTuple):
     flat: np.ndarray
     shape: tuple[int, int, int]
     steps: tuple[int, int, int]
+
+
+def pairs_of(weight: Weight) -> int:
+    """SIDE_BY_SIDE, or BETWEEN where all taps of a channel lie between them, if four bytes can be moved together; else 0."""
+    (_, segments, depth), (column, segment, place) = weight.shape, weight.steps
+    if weight.flat.dtype != BFLOAT16 or column % 2:
+        return 0
+    if place == 1 and segment % 2 == 0:
+        return SIDE_BY_SIDE
+    return BETWEEN if place == segments and segment == 1 and segments % 2 == 1 and depth % 2 == 0 else 0
 
 
 @part
@@ -53,10 +66,16 @@ def fetch_rows(rows: Any, first: Any, size: Any) -> None:
 
 @part
 def pack_pairs(weight: Any, panel: Any, spare: Any, packed: Any, paired: Any) -> None:
-    """A panel as pairs of bfloat16 that follow one another in k; there must be room for a panel of float32."""
+    """A panel as pairs of bfloat16 that follow one another in k; there must be room for a panel of float32.
+
+    `paired` says how the weight lies, see pairs_of; `spare` is the address of SLICE * segments rows of a panel.
+    """
     flat, kind, (columns, segments, depth), (column, segment, place) = weight
-    if paired:
-        first, left = flat + 2 * panel * COLUMNS * column, columns - panel * COLUMNS
+    first, left = flat + 2 * panel * COLUMNS * column, columns - panel * COLUMNS
+    if paired == BETWEEN:
+        for k in range(0, depth, 2 * SLICE):
+            _pair_taps(first + 2 * k * segments, column // 2, left, (segments, min(2 * SLICE, depth - k)), spare, depth, packed, k)
+    elif paired:
         for s in range(segments):
             to = packed + 2 * s * depth * COLUMNS
             # A pair is moved as if it were one float.
@@ -65,6 +84,24 @@ def pack_pairs(weight: Any, panel: Any, spare: Any, packed: Any, paired: Any) ->
         pack(weight, panel, spare, packed)
         for i in range(segments * depth // 2):
             pair_rows(packed + 8 * i * COLUMNS, packed + 4 * i * COLUMNS)
+
+
+@part
+def _pair_taps(lines: Any, column: Any, left: Any, size: Any, spare: Any, depth: Any, packed: Any, first: Any) -> None:
+    """The pairs of some channels, `first` and others, all taps of each of which lie together in memory, an odd number of them.
+
+    Of four bytes, moved together, the halves are two taps: the one that a pair needs, and one of another pair.
+    """
+    taps, channels = size
+    gather_columns(lines, column, left, channels * taps // 2, spare, FLOAT32)
+    for c in range(0, channels, 2):
+        for s in range(taps):
+            one, to = c * taps + s, packed + 2 * (s * depth + first + c) * COLUMNS
+            at, other = spare + 4 * (one // 2) * COLUMNS, spare + 4 * ((one + taps) // 2) * COLUMNS
+            if one % 2:
+                pair_inner_halves(at, other, to)
+            else:
+                pair_outer_halves(at, other, to)
 
 
 @part

@@ -10,8 +10,8 @@ import numpy as np
 
 from refdiff.kernels.cpu import blocks, strassen
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, on_threads, part, parts_of, scratch
-from refdiff.kernels.cpu.halves import BFLOAT16, FLOAT32, PAIR, narrow, room_for_narrowed, source
-from refdiff.kernels.cpu.panels import COLUMNS, LINE, ROWS, SLICE, Weight, fetch_span, pack, pack_pairs
+from refdiff.kernels.cpu.halves import FLOAT32, PAIR, narrow, room_for_narrowed, source
+from refdiff.kernels.cpu.panels import COLUMNS, LINE, ROWS, SLICE, Weight, fetch_span, pack, pack_pairs, pairs_of
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import multiply_tile
 from refdiff.kernels.cpu.turns import COUNTER, add, counters, each, wait_for
@@ -48,7 +48,7 @@ def product(
     if not pairs and strassen.fits(count // pictures, weight.shape):
         return strassen.product(a[starts[0] :], rows, pictures, weight, first)
     if pairs and blocks.fits(weight.shape):
-        made = blocks.product(a, rows, starts, weight, first, _lies_in_pairs(weight))
+        made = blocks.product(a, rows, starts, weight, first)
         return np.ascontiguousarray(made[:count, :columns])
     places = np.full((stripes + 1) * ROWS, rows[-1], dtype=np.int64)
     places[:count] = rows
@@ -59,7 +59,7 @@ def product(
     parts = parts_of(max(panels, stripes), count * columns * segments * depth // PER_NUMBER)
     by_panels = panels >= 2 * parts
     turns = counters(parts + 1 + parts * -(-panels // block))
-    sizes = count, stripes, panels, block, by_panels, factors.itemsize == 2 and _lies_in_pairs(weight)
+    sizes = count, stripes, panels, block, by_panels, pairs_of(weight) if factors.itemsize == 2 else 0
     lent, kind = (factors, places, begins, first, out), PAIR if pairs else FLOAT32
 
     def work(thread: int) -> None:
@@ -73,18 +73,13 @@ def product(
     return np.ascontiguousarray(out[:count, :columns])
 
 
-def _lies_in_pairs(weight: Weight) -> bool:
-    """Whether two numbers of bfloat16 that follow one another in k are four bytes that can be moved together."""
-    return weight.flat.dtype == BFLOAT16 and weight.steps[2] == 1 and weight.steps[0] % 2 == weight.steps[1] % 2 == 0
-
-
 @jit
 def _product(thread, turn, narrowing, sizes, at, weight, own, kind):
     """The product on one of some threads, of panels, or of all panels and stripes of rows, as long as there are any.
 
     `turn`: the address of counters; `narrowing`: that of numbers of which so many chunks become bfloat16 first, at a; `sizes`:
     how many rows, tiles of them, panels, and panels at a time there are, whether panels are shared among threads, and whether
-    the weight lies in pairs already; `at`: the addresses of a, rows, starts, bias and the result; `own`: those of SLICE *
+    how the weight lies, as pairs_of has it; `at`: the addresses of a, rows, starts, bias and the result; `own`: those of SLICE *
     segments rows of a panel and of packed panels. `kind` says, by its type, what is multiplied: see multiply_tile.
     """
     (count, stripes, panels, block, by_panels, paired), others = sizes, COUNTER * thread[1]
