@@ -14,10 +14,10 @@ from refdiff.kernels.cpu.halves import source
 from refdiff.kernels.cpu.panels import COLUMNS, SLICE, Weight, pack_pairs, pairs_of
 from refdiff.kernels.cpu.results import LINE, result
 from refdiff.kernels.cpu.turns import COUNTER, add, counters, each, wait_for
-from refdiff.kernels.cpu.vector import copy_row, integer_at
+from refdiff.kernels.cpu.vector import copy_row, fetch_to_write, integer_at
 
 SIDE, STEP, BYTES, PANEL = amx.SIDE, amx.STEP, amx.BYTES, amx.PANEL
-DEEP = 16  # steps at a time, of which the rows of a block stay in the first cache
+DEEPEST = 20  # steps at a time, of which the rows of a block stay in the first cache
 BESIDE = 16  # panels at a time, which stay so deep in the second cache
 STRIPE, GROUP = 8, 5  # blocks of rows and panels that a thread takes at a time, as many as leave enough turns
 MATRIX_UNIT = amx.AMX
@@ -44,11 +44,12 @@ def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight,
     parts = parts_of(max(blocks, panels), len(rows) * panels * COLUMNS * segments * depth // PER_NUMBER)
     turns = counters(2 * parts + 1)
     group = max(min(GROUP if by_panels else STRIPE, max(blocks, panels) // (4 * parts)), 1)
-    sizes = blocks, panels, steps, depth // STEP, group, by_panels, pairs_of(weight)
+    deep = -(-steps // -(-steps // DEEPEST))  # about alike, for sums go to memory and back between them
+    sizes = blocks, panels, steps, depth // STEP, deep, group, by_panels, pairs_of(weight)
     lent = a, places, begins, bias, out
 
     def work(thread: int) -> None:
-        own = scratch("blocks", group * (steps if by_panels else DEEP) * BYTES // 4 + LINE)
+        own = scratch("blocks", group * (steps if by_panels else deep) * BYTES // 4 + LINE)
         spare = scratch("panel", depth * segments * COLUMNS), scratch("columns", SLICE * segments * COLUMNS)
         stored = (*source(weight.flat), weight.shape, weight.steps)
         memory = aligned(shared), aligned(own), *map(address, spare)
@@ -67,11 +68,11 @@ def aligned(memory: np.ndarray) -> int:
 def _product(thread, turn, sizes, at, memory, weight):
     """The product on one of some threads. `turn`: the address of counters; `at`: those of a, rows, starts, bias and the result.
 
-    `sizes`: how many blocks of rows, panels, steps, steps of a segment, blocks or panels at a time there are, and whether panels
-    are shared among threads, and how the weight lies, as pairs_of has it; `memory`: the addresses of what is packed for all, of what is packed
+    `sizes`: how many blocks of rows, panels, steps, steps of a segment, and steps, blocks or panels at a time there are, whether
+    panels are shared among threads, and how the weight lies, as pairs_of has it; `memory`: the addresses of what is packed for all, of what is packed
     for this thread, and of a panel of float32 and SLICE * segments rows of one.
     """
-    (blocks, panels, steps, _, group, by_panels, paired), others = sizes, turn + COUNTER * thread[1]
+    (blocks, panels, steps, _, most, group, by_panels, paired), others = sizes, turn + COUNTER * thread[1]
     (shared, own, panel, columns), wide, tall = memory, steps * PANEL, steps * BYTES  # bytes of a panel and of a block of rows
     amx.begin()
     if by_panels:
@@ -82,17 +83,17 @@ def _product(thread, turn, sizes, at, memory, weight):
         for p0, p1 in each(others + COUNTER, panels, group, thread):
             for p in range(p0, p1):
                 _pack_panel(weight, p, columns, panel, own + (p - p0) * wide, paired)
-            for t in range(0, steps, DEEP):
+            for t in range(0, steps, most):
                 left, right = (shared + t * BYTES, tall), (own + t * PANEL, wide)
-                _multiply((0, blocks), (p0, p1), left, right, (t, min(DEEP, steps - t)), panels, at)
+                _multiply((0, blocks), (p0, p1), left, right, (t, min(most, steps - t)), panels, at)
     else:
         for p, _ in each(turn, panels, 1, thread):
             _pack_panel(weight, p, columns, panel, shared + p * wide, paired)
             add(others, 1)
         wait_for(others, panels)
         for i, end in each(others + COUNTER, blocks, group, thread):
-            for t in range(0, steps, DEEP):
-                deep = min(DEEP, steps - t)
+            for t in range(0, steps, most):
+                deep = min(most, steps - t)
                 _pack_rows(i, end, t, deep, sizes, at, own)
                 for p in range(0, panels, BESIDE):
                     left, right = (own, deep * BYTES), (shared + p * wide + t * PANEL, wide)
@@ -129,5 +130,8 @@ def _multiply(blocks, panels, left, right, now, across, at):
         for p in range(panels[0], panels[1]):
             to = out + 4 * (i * SIDE * width + p * COLUMNS)
             base, step = (to, width) if now[0] else (bias + 4 * p * COLUMNS, 0)
+            for line in range(to, to + 4 * SIDE * width, 4 * width):  # to write a line asks for it first
+                for j in range(0, 4 * COLUMNS, 4 * LINE):
+                    fetch_to_write(line + j)
             a, b = left[0] + (i - blocks[0]) * left[1], right[0] + (p - panels[0]) * right[1]
             amx.multiply_block(a, b, now[1], (base, step), (to, width))
