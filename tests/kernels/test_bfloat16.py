@@ -15,7 +15,7 @@ from refdiff.checkpoints.tensor_file import narrow_bfloat16
 from refdiff.core import primitive
 from refdiff.errors import BadRequest
 from refdiff.golden.tolerance import to_bfloat16
-from refdiff.kernels.cpu import attention, conv, halves, linear, product, scores, winograd, winograd_tiles
+from refdiff.kernels.cpu import attention, blocks, conv, halves, linear, product, scores, winograd, winograd_tiles
 from refdiff.kernels.cpu.halves import BFLOAT16, narrowed
 from tests.kernels.test_product import calls, loop
 from tests.kernels.threads import assert_same_bits
@@ -25,10 +25,11 @@ F32 = np.float32
 KEYS = attention.KEYS
 
 
-@pytest.fixture(autouse=True)
-def in_bfloat16(monkeypatch):
-    """On any processor: one without the instructions multiplies the same numbers, widened."""
+@pytest.fixture(autouse=True, params=["pairs", "blocks"])
+def in_bfloat16(monkeypatch, request):
+    """On any processor, with a matrix unit or none: one without the instructions multiplies the same numbers, widened."""
     monkeypatch.setattr(halves, "MULTIPLIES", True)
+    monkeypatch.setattr(blocks, "MATRIX_UNIT", request.param == "blocks")
     with primitive.mode("fast", "bfloat16"):
         yield
 
@@ -141,8 +142,9 @@ def test_winograd_has_both_transforms_rounded(call):
     assert np.linalg.norm(got - want) <= 2e-3 * np.sqrt(9 * channels * got.size)
 
 
-def test_winograds_error_is_that_of_its_roundings():
+def test_winograds_error_is_that_of_its_roundings(monkeypatch):
     """1.1e-2 (L2) at this size; the direct form's 1.7e-3 (docs/decisions/0008)."""
+    monkeypatch.setattr(blocks, "MATRIX_UNIT", False)
     rng = np.random.default_rng(0)
     x, weight, bias = (rng.standard_normal(shape).astype(F32) for shape in ((1, 256, 24, 24), (256, 256, 3, 3), (256,)))
     want = ops.conv2d.spec(*(a.astype(np.float64) for a in (x, weight, bias)), stride=1, padding=(1, 1, 1, 1))

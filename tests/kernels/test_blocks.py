@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from refdiff import ops
 from refdiff.core import primitive
 from refdiff.golden.tolerance import to_bfloat16
-from refdiff.kernels.cpu import amx, attention, blocks, conv, halves, linear, product
+from refdiff.kernels.cpu import amx, attention, attention_blocks, blocks, conv, halves, linear, product
 from refdiff.kernels.cpu.panels import COLUMNS, Weight
 from tests.kernels.test_bfloat16 import as_stored, near
 from tests.kernels.test_product import loop
@@ -112,7 +112,9 @@ def test_what_is_not_finite_stays_in_its_row_and_its_column():
     assert np.isfinite(np.delete(np.delete(got, 3, axis=0), 40, axis=1)).all()
 
 
-@pytest.mark.parametrize("keys", [1, 31, 32, 33, attention.MOST_KEYS, attention.MOST_KEYS + 1, 3 * attention.MOST_KEYS - 31])
+@pytest.mark.parametrize(
+    "keys", [1, 31, 32, 33, attention_blocks.KEYS, attention_blocks.KEYS + 1, 3 * attention_blocks.KEYS - 31]
+)
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_has_no_keys_beyond_the_last(keys, causal):
     rng = np.random.default_rng(keys)
@@ -133,5 +135,5 @@ def test_attention_with_scores_that_rise_far_above_earlier_ones():
 
 
 def test_a_step_is_whole_pairs_and_a_block_whole_steps():
-    assert amx.STEP % 2 == attention.MOST_KEYS % amx.SIDE == attention.MOST_KEYS % amx.STEP == 0
+    assert amx.STEP % 2 == attention_blocks.KEYS % amx.SIDE == attention_blocks.KEYS % amx.STEP == 0
     assert not blocks.fits((5, 1, 33)) and blocks.fits((5, 9, 32))

@@ -15,7 +15,8 @@ import numpy as np
 from refdiff import ops
 from refdiff.core import primitive
 from refdiff.kernels.cpu import (
-    attention, common, conv, gradient, halves, linear, panels, product, repeats, strassen, winograd, winograd_gradient
+    attention, attention_blocks, blocks, common, conv, gradient, halves, linear, panels, product, repeats, strassen, winograd,
+    winograd_gradient,
 )
 
 libc, page, kept = ctypes.CDLL(None), mmap.PAGESIZE, []
@@ -38,7 +39,10 @@ def array(*shape):
 def result(*shape):
     return guarded(int(np.prod(shape))).reshape(shape)
 
-for module in (attention, conv, gradient, halves, linear, product, repeats, strassen, winograd, winograd_gradient, common):
+for module in (
+    attention, attention_blocks, blocks, conv, gradient, halves, linear, product, repeats, strassen, winograd, winograd_gradient,
+    common,
+):
     for name, instead in (("scratch", lambda name, size: guarded(size)), ("result", result), ("room", result)):
         if hasattr(module, name):
             setattr(module, name, instead)
@@ -52,9 +56,11 @@ def exact(*arrays):
 rng = np.random.default_rng(0)
 halves.MULTIPLIES, common.SMALL, common.THREADS = True, 0, int(sys.argv[2])
 near = 1e-5 if sys.argv[1] == "float32" else 3e-2
+blocks.MATRIX_UNIT = sys.argv[3] == "blocks"
 with primitive.mode("fast", sys.argv[1]):
     for rows, depth, columns in (
         (1, 1, 1), (1, 2, 1), (7, 2, 33), (13, 770, 33), (9, 1, 40), (5, 771, 64), (25, 48, 31), (97, 6, 97),
+        (70, 64, 45), (33, 672, 200),
     ):
         x, weight, bias = array(rows, depth), array(columns, depth), array(columns)
         check(linear.linear(x, weight, bias), ops.linear.spec(*exact(x, weight, bias)), near)
@@ -76,6 +82,7 @@ with primitive.mode("fast", sys.argv[1]):
         ((2, 5, 7, 9), (3, 5, 3, 3), 1), ((2, 6, 7, 9), (33, 6, 3, 3), 2), ((1, 2, 8, 8), (4, 2, 4, 4), 3),
         ((1, 10, 5, 6), (40, 10, 1, 1), 1), ((1, 48, 33, 30), (35, 48, 3, 3), 1), ((2, 512, 9, 8), (64, 512, 3, 3), 1),
         ((1, 66, 48, 46), (64, 66, 3, 3), 1), ((1, 40, 48, 52), (32, 40, 3, 3), 1),
+        ((2, 32, 7, 9), (33, 32, 3, 3), 2),
     ):
         x, weight, bias = array(*shape), array(*weight), array(weight[0])
         constants = {"stride": stride, "padding": (1, 1, 1, 1)}
@@ -86,7 +93,7 @@ with primitive.mode("fast", sys.argv[1]):
         for got, right in zip(conv.conv2d_vjp(g, y, x, weight, bias, **constants), want):
             check(got, right, 1e-5)
     x, weight, bias = array(1, 64, 33, 32), array(64, 64, 3, 3), array(64)
-    check(conv.upsample_conv2d(x, weight, bias), ops.upsample_conv2d.spec(*exact(x, weight, bias)), 2e-5)
+    check(conv.upsample_conv2d(x, weight, bias), ops.upsample_conv2d.spec(*exact(x, weight, bias)), near if blocks.MATRIX_UNIT else 2e-5)
     for queries, keys, depth, heads in (
         (1, 1, 2, 1), (3, 1, 1, 3), (5, 1, 13, 2), (300, 3, 26, 2), (257, 239, 8, 1), (300, 241, 14, 1), (11, 481, 40, 2),
         (33, 28, 28, 1), (33, 720, 20, 2),
@@ -98,11 +105,11 @@ with primitive.mode("fast", sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("products", "form"), [("float32", "tiles"), ("bfloat16", "tiles"), ("bfloat16", "blocks")])
 @pytest.mark.parametrize("threads", [1, 3, 64])
-def test_nothing_beyond_an_end_is_read_or_written_and_nothing_unwritten_is_used(products, threads):
+def test_nothing_beyond_an_end_is_read_or_written_and_nothing_unwritten_is_used(products, form, threads):
     run = subprocess.run(
-        [sys.executable, "-c", GUARDED, products, str(threads)], env=os.environ, capture_output=True, text=True, check=False
+        [sys.executable, "-c", GUARDED, products, str(threads), form], env=os.environ, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
 

@@ -37,7 +37,12 @@ def _granted() -> bool:
     return ctypes.CDLL(None).syscall(*map(ctypes.c_long, _PERMISSION)) == 0
 
 
-AMX = TILE.lanes == 16 and TILE.columns == SIDE and all(FEATURES.get(f) for f in ("amx-tile", "amx-bf16", "avx512bf16")) and _granted()
+AMX = (
+    TILE.lanes == 16
+    and TILE.columns == SIDE
+    and all(FEATURES.get(f) for f in ("amx-tile", "amx-bf16", "avx512bf16"))
+    and _granted()
+)
 # What the unit is told of its tiles: 16 rows of 64 bytes each.
 _SHAPES = np.zeros(64, np.uint8)
 _SHAPES[0], _SHAPES[16:32:2], _SHAPES[48:56] = 1, _LINE, 16
@@ -157,12 +162,6 @@ def _narrow_step(typing: Any, source: Any, target: Any) -> Any:
     return types.void(types.int64, types.int64), emit
 
 
-def _in_blocks(typing: Any, kind: Any) -> Any:
-    """Whether products are made in blocks, as `kind` says by its type: known when a kernel is compiled."""
-    return types.boolean(kind), lambda context, builder, signature, args: ir.Constant(ir.IntType(1), int(kind == types.uint32))
-
-
-in_blocks: Any = intrinsic(_in_blocks)
 begin: Any = intrinsic(_begin)
 end: Any = intrinsic(_end)
 multiply_block: Any = intrinsic(_multiply_block)

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from refdiff.core.primitive import Unsupported
-from refdiff.kernels.cpu import amx, blocks
-from refdiff.kernels.cpu.amx import BYTES, SIDE, STEP, begin, end, in_blocks, multiply_block
+from refdiff.kernels.cpu import attention_blocks, blocks
 from refdiff.kernels.cpu.bfloat16 import pair_rows
 from refdiff.kernels.cpu.common import (
     PER_NUMBER,
     address,
-    inline,
     jit,
     on_threads,
     parallel,
@@ -23,32 +21,32 @@ from refdiff.kernels.cpu.common import (
     require_float32,
     scratch,
 )
-from refdiff.kernels.cpu.halves import BLOCKS, FLOAT32, PAIR, SPARED, in_pairs, narrowed
-from refdiff.kernels.cpu.heads import _measure, _turn, line_of, pack_heads
+from refdiff.kernels.cpu.halves import FLOAT32, PAIR, SPARED, in_pairs, narrowed
+from refdiff.kernels.cpu.heads import _measure, _turn, line_of
 from refdiff.kernels.cpu.inner import SPARES, column_ends, column_scales, multiply, spares
+from refdiff.kernels.cpu.online_softmax import LEAST, NEVER, soften
 from refdiff.kernels.cpu.panels import gather_columns, transpose
 from refdiff.kernels.cpu.repeats import once
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import SHORT
 from refdiff.kernels.cpu.turns import counters, each
-from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, integer_at, put_float
+from refdiff.kernels.cpu.vector import TILE, bytes_of, copy_row, integer_at
 from refdiff.kernels.cpu.vector_softmax import (
     add_to_scaled,
     divide_columns,
     exceeds,
-    largest_of_columns,
     multiply_rows,
-    powers_of_columns,
     powers_of_tile,
     scale_columns,
 )
 
 ROWS, COLUMNS, LANES = TILE
-MOST_KEYS = 256  # of a block in the matrix unit
-QUERIES, KEYS = 8 * COLUMNS, 240  # of a block, whose keys and values stay in the second cache, a panel of its scores in the first
+QUERIES, KEYS = (
+    8 * COLUMNS,
+    240,
+)  # of a stretch, and of a block that stays in the second cache, a panel of its scores in the first
 ROOM = np.float32(60)  # how far a score may lie above the largest of earlier ones, as a power of two
 SPARED_ROOM = np.float32(4)  # how far scores may lie above tops there: powers much larger than values would be inexact
-LEAST, NEVER = np.float32(-3.0e38), np.float32(-np.inf)  # before any score, and of a key that is not seen
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale: float, causal: bool) -> np.ndarray:
@@ -70,10 +68,12 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, count, width = k.shape
     depth = width // heads
+    if in_pairs(depth) and blocks.MATRIX_UNIT:
+        return attention_blocks.attention(q, k, v, heads=heads, scale=scale, causal=causal)
     values = result(batch * heads, depth, line_of(count))
     values[:, :, count:] = 0
     keys, turned = k.reshape(-1), values.reshape(-1)
-    kind = (BLOCKS if blocks.MATRIX_UNIT else PAIR) if in_pairs(depth) else SPARED if SPARES else FLOAT32
+    kind = PAIR if in_pairs(depth) else SPARED if SPARES else FLOAT32
     ends = result(len(values), count + LANES), result(len(values), -(-count // KEYS), depth + ROWS)
     scales, undo = (np.ones((len(values), rows, COLUMNS), np.float32) for rows in (2, depth))
     uneven = np.zeros(len(values), np.bool_)
@@ -83,8 +83,6 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
         parallel(_turn, len(values), v.size, count, v, values)
     if kind is PAIR:
         keys, turned = narrowed(keys), narrowed(turned)
-    if kind is BLOCKS:
-        keys, turned = _in_blocks(k, values, count)
     out = result(*q.shape)
     stretches, work = -(-q.shape[1] // QUERIES), q.shape[1] * k.size // PER_NUMBER
     sizes, of_heads = (stretches, heads, q.shape[1], count, depth), (*ends, scales, undo)
@@ -95,24 +93,14 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     return out
 
 
-def _in_blocks(k: np.ndarray, values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and turned values as blocks of the matrix unit have them.  Shapes: [B,S,N*d], [B*N,d,line_of(S)]"""
-    of_keys, of_features = -(-count // amx.SIDE), -(-values.shape[1] // amx.SIDE)
-    shape = len(values), of_keys, of_features, amx.BYTES // 4
-    keys, turned = result(*shape), result(shape[0], shape[2], shape[1], shape[3])
-    parallel(pack_heads, len(values), k.size, k, count, values, keys, turned)
-    return keys, turned
-
-
 def _attend(
     thread: tuple, sizes: tuple, q: np.ndarray, keys: np.ndarray, values: np.ndarray, of_heads: tuple, *rest: Any
 ) -> None:
-    """The blocks of queries of all heads, of which each thread takes the next when it is free."""
+    """The stretches of queries of all heads, of which each thread takes the next when it is free."""
     stretches, heads, _, count, depth = sizes
     factor, causal, out, of_kinds = rest
-    line, rows = line_of(count), -(-depth // amx.SIDE) * amx.SIDE  # whole blocks, and room for whole tiles
-    rows += -rows % ROWS
-    floats = {"queries": QUERIES * rows, "scores": (MOST_KEYS + ROWS) * COLUMNS, "sums": QUERIES * (rows + 1)}
+    line, rows = line_of(count), -(-depth // ROWS) * ROWS
+    floats = {"queries": QUERIES * depth, "scores": (KEYS + ROWS) * COLUMNS, "sums": QUERIES * (rows + 1)}
     own = (
         *(scratch(name, size) for name, size in floats.items()),
         scratch("fresh", (rows + 1) * COLUMNS),
@@ -130,9 +118,9 @@ def _attend(
 
 @jit
 def _stream(thread, turns, sizes, causal, at, kind):
-    """Blocks of queries while there are any. `at`: addresses; `kind`: as multiply_tile has it.
+    """Stretches of queries while there are any. `at`: addresses; `kind`: as multiply_tile has it.
 
-    `turns`: the addresses of counters and of the heads' numbers, through the batch, and how many stretches of queries they have.
+    `turns`: the addresses of counters and of the heads' numbers, through the batch, and how many stretches they have.
     """
     stretches, heads, queries, count, depth, rows = sizes
     q, keys, values, places, steps, lines, tops, panel, scores, sums, fresh, found = at[:12]
@@ -141,54 +129,36 @@ def _stream(thread, turns, sizes, causal, at, kind):
     factor, least, nothing, never, ones = lines, lines + row, lines + 2 * row, lines + 3 * row, lines + 4 * row
     zeros, states, width = (nothing, 0), (nothing, least, found), heads * depth
     number, words, line, value_step = bytes_of(kind), 4 // bytes_of(kind), line_of(count), depth + ROWS
-    of_keys, of_features = -(-count // SIDE), -(-depth // SIDE)  # blocks
-    deep, at_once = (of_features * SIDE, MOST_KEYS) if in_blocks(kind) else (depth, KEYS)
-    if in_blocks(kind):
-        begin()
     for item, _ in each(turns[0], turns[2], 1, thread):
         h, first = integer_at(turns[1] + 8 * (item // stretches)), item % stretches * QUERIES
         batch, feature, many = h // heads, h % heads * depth, min(QUERIES, queries - first)
         place, head = 4 * ((batch * queries + first) * width + feature), number * (batch * count * width + feature)
         of_head = head_scales + 8 * h * COLUMNS
         for p in range(0, many, COLUMNS):
-            gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + 4 * p * deep, FLOAT32)
-            for i in range(depth, deep):
-                copy_row(nothing, panel + 4 * (p * deep + i * COLUMNS))
-            _prepare(panel + 4 * p * deep, deep, factor, of_head, (scales + 8 * p, query_ends + 4 * p), kind)
+            gather_columns(q + place + 4 * p * width, width, many - p, depth, panel + 4 * p * depth, FLOAT32)
+            _prepare(panel + 4 * p * depth, depth, factor, of_head, (scales + 8 * p, query_ends + 4 * p), kind)
             copy_row(least, tops + 8 * p)
-        for s in range(0, min(count, first + many) if causal else count, at_once):
-            seen = min(at_once, count - s)
+        for s in range(0, min(count, first + many) if causal else count, KEYS):
+            seen = min(KEYS, count - s)
             for p in range(0, many, COLUMNS):
                 shift, top, to = s - first - p, tops + 8 * p, sums + 4 * p * (rows + 1)
                 new = fresh if s else to
-                factors = keys + head, places + 8 * s, panel + 4 * p * deep, depth // words
+                factors = keys + head, places + 8 * s, panel + 4 * p * depth, depth // words
                 ends, undo = (key_ends + 4 * (h * (count + LANES) + s), 1, query_ends + 4 * p), scales + 8 * p + 4 * COLUMNS
                 if causal and shift >= COLUMNS:  # no query of the panel sees the block
                     continue
                 whole_block = s > 0 and not causal and seen == KEYS
-                near = False
-                if in_blocks(kind):
-                    left = keys + (h * of_keys + s // SIDE) * of_features * BYTES
-                    _blocks((left, of_features * BYTES), seen, factors[2], of_features, zeros, scores)
-                    for i in range(seen, -(-seen // STEP) * STEP):  # keys that there are not
-                        copy_row(never, scores + 4 * i * COLUMNS)
-                    _soften(scores, -(-seen // STEP) * STEP, shift if causal else -count, top, new + whole, kind)
-                else:
-                    near = whole_block and _powers(factors, top, states, new + whole, scores, ends, undo, kind)
-                if not near and not in_blocks(kind):
+                near = whole_block and _powers(factors, top, states, new + whole, scores, ends, undo, kind)
+                if not near:
                     _tiles(factors[0], factors[1], seen, factors[2], factors[3], zeros, scores, ends, kind)
                     if spares(kind):
                         scale_columns(scores, seen, undo)
                     if seen % words:
                         copy_row(never, scores + 4 * seen * COLUMNS)  # the partner of the last key
-                    _soften(scores, seen, shift if causal else -count, top, new + whole, kind)
+                    soften(scores, seen, shift if causal else -count, top, new + whole, kind)
                 ends = value_ends + 4 * (h * -(-count // KEYS) + s // KEYS) * value_step, 1, power_ends
                 far = near and spares(kind) and exceeds(found + 4 * COLUMNS, SPARED_ROOM)
-                if in_blocks(kind):
-                    left = values + (h * of_features * of_keys + s // SIDE) * BYTES
-                    _blocks((left, of_keys * BYTES), depth, scores, -(-seen // STEP), zeros, new)
-                else:
-                    _mix((values + number * (h * depth * line + s), steps, depth), (scores, seen), zeros, new, ends, far, kind)
+                _mix((values + number * (h * depth * line + s), steps, depth), (scores, seen), zeros, new, ends, far, kind)
                 if s:
                     kept = ones if near else top + 4 * COLUMNS
                     add_to_scaled(to, depth, kept, fresh)
@@ -199,15 +169,6 @@ def _stream(thread, turns, sizes, causal, at, kind):
             if spares(kind):
                 multiply_rows(to, depth, undone + 4 * h * depth * COLUMNS)
             transpose(to, np.int64(COLUMNS), depth, min(many - p, COLUMNS), out + place + 4 * p * width, width, FLOAT32)
-    if in_blocks(kind):
-        end()
-
-
-@part
-def _blocks(left, rows, panel, steps, zeros, out):
-    """out = A B for `rows` rows of A, whole blocks of which lie at an address, so many bytes after one another."""
-    for i in range(-(-rows // SIDE)):
-        multiply_block(left[0] + i * left[1], panel, steps, zeros, (out + 4 * i * SIDE * COLUMNS, COLUMNS))
 
 
 @part
@@ -276,30 +237,6 @@ def _pair(panel, rows):
     """The rows of a panel as pairs of bfloat16, in its first half."""
     for i in range(0, rows, 2):
         pair_rows(panel + 4 * i * COLUMNS, panel + 2 * i * COLUMNS)
-
-
-@inline
-def _soften(scores: Any, many: Any, shift: Any, tops: Any, sums: Any, kind: Any) -> None:
-    """Turn scores into 2^(score - new top), 0 for those not seen, and (tops, .) into (new tops, 2^(top - new top)).
-
-    Query j sees the keys up to j - shift; all are addresses, `sums` of the row for the sums over keys. `kind` says what the
-    powers become: see powers_of_columns.
-    Shapes: [S,columns], [2,columns], [columns]
-    """
-    hidden = many if shift <= -many else max(-shift, 0)  # from here on some query does not see the key
-    _hide(scores, hidden, many, shift)
-    copy_row(tops, tops + 4 * COLUMNS)
-    largest_of_columns(scores, many, tops)
-    powers_of_columns(tops + 4 * COLUMNS, 1, tops, sums, FLOAT32)  # whose sum the next call replaces
-    powers_of_columns(scores, many, tops, sums, kind)
-
-
-@part
-def _hide(scores: Any, first: Any, many: Any, shift: Any) -> None:
-    """The scores of keys that a query does not see, from the key `first` on: their powers are 0."""
-    for s in range(first, many):
-        for j in range(min(s + shift, COLUMNS)):
-            put_float(NEVER, scores + 4 * (s * COLUMNS + j))
 
 
 KERNELS = {"attention": once(attention, 3)}

@@ -69,8 +69,8 @@ def _product(thread, turn, sizes, at, memory, weight):
     """The product on one of some threads. `turn`: the address of counters; `at`: those of a, rows, starts, bias and the result.
 
     `sizes`: how many blocks of rows, panels, steps, steps of a segment, and steps, blocks or panels at a time there are, whether
-    panels are shared among threads, and how the weight lies, as pairs_of has it; `memory`: the addresses of what is packed for all, of what is packed
-    for this thread, and of a panel of float32 and SLICE * segments rows of one.
+    panels are shared among threads, and how the weight lies, as pairs_of has it; `memory`: the addresses of what is packed for
+    all, of what is packed for this thread, and of a panel of float32 and SLICE * segments rows of one.
     """
     (blocks, panels, steps, _, most, group, by_panels, paired), others = sizes, turn + COUNTER * thread[1]
     (shared, own, panel, columns), wide, tall = memory, steps * PANEL, steps * BYTES  # bytes of a panel and of a block of rows

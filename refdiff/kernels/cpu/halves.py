@@ -18,7 +18,6 @@ BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has none: the upper half of 
 FLOAT32 = np.float32(0)
 PAIR = np.uint16(0)
 SPARED = np.int32(0)  # float32, of which inner.py spares products
-BLOCKS = np.uint32(0)  # bfloat16, as the blocks of amx.py have it
 KINDS = {np.dtype(np.float32): FLOAT32, np.dtype(np.float16): np.int16(0), BFLOAT16: PAIR}
 CHUNK = 16 * TILE.lanes  # numbers that are narrowed at a time
 # Whether products of bfloat16, where they are asked for, are made: without instructions for them they gain nothing.

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from refdiff.kernels.cpu import amx
 from refdiff.kernels.cpu.common import ONE, inline, jit
 from refdiff.kernels.cpu.halves import FLOAT32
 from refdiff.kernels.cpu.inner import READ_ON, STEP, row_ends
@@ -112,39 +111,3 @@ def _power_near(size: Any) -> Any:
     """The power of two at a size or below it, but no more than 2^63 and no less than 2^-63."""
     exponent = math.frexp(size)[1] - 1 if size > 0 else -63
     return np.float32(math.ldexp(1.0, min(max(exponent, -63), 63)))
-
-
-@jit
-def pack_heads(start, stop, k, count, values, keys_out, values_out):
-    """Keys and turned values of the heads start..stop as bfloat16 in blocks of rows, zeros beyond their last.
-
-    A block's rows are keys, or features of values; its steps are of features, or of keys.
-    Shapes: [B,S,N*d], -, [B*N,d,line_of(S)] -> [B*N,blocks,steps,BYTES] of either
-    """
-    depth, width = values.shape[1], k.shape[2]
-    heads, deep = width // depth, keys_out.shape[2] * amx.STEP
-    row = np.zeros(max(deep, values_out.shape[2] * amx.STEP), np.float32)
-    for h in range(start, stop):
-        batch, feature = h // heads, h % heads * depth
-        for s in range(keys_out.shape[1] * amx.SIDE):
-            if s < count:
-                row[:depth] = k[batch, s, feature : feature + depth]
-            else:
-                row[:] = 0
-            _pack_row(row, deep, keys_out[h], s)
-        row[:] = 0
-        for i in range(values_out.shape[1] * amx.SIDE):
-            if i < depth:
-                row[:count] = values[h, i, :count]
-            else:
-                row[:] = 0
-            _pack_row(row, values_out.shape[2] * amx.STEP, values_out[h], i)
-        row[:] = 0
-
-
-@inline
-def _pack_row(row: Any, deep: Any, blocks: Any, i: Any) -> None:
-    """One row of a block, numbered through the blocks."""
-    to = blocks[i // amx.SIDE].ctypes.data + i % amx.SIDE * 2 * amx.STEP
-    for k in range(0, deep, amx.STEP):
-        amx.narrow_step(row.ctypes.data + 4 * k, to + k // amx.STEP * amx.BYTES)

@@ -74,7 +74,9 @@ def pack_pairs(weight: Any, panel: Any, spare: Any, packed: Any, paired: Any) ->
     first, left = flat + 2 * panel * COLUMNS * column, columns - panel * COLUMNS
     if paired == BETWEEN:
         for k in range(0, depth, 2 * SLICE):
-            _pair_taps(first + 2 * k * segments, column // 2, left, (segments, min(2 * SLICE, depth - k)), spare, depth, packed, k)
+            _pair_taps(
+                first + 2 * k * segments, column // 2, left, (segments, min(2 * SLICE, depth - k)), spare, depth, packed, k
+            )
     elif paired:
         for s in range(segments):
             to = packed + 2 * s * depth * COLUMNS

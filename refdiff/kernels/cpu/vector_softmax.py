@@ -21,7 +21,6 @@ from refdiff.kernels.cpu.vector import (
     FEATURES,
     FLOAT,
     INDEX,
-    NUMBERS,
     TILE,
     VECTOR,
     WORD,
@@ -62,7 +61,7 @@ def _powers_of_columns(typing: Any, address: Any, rows: Any, tops: Any, sums: An
     first half of its memory; then there must be one row more where the rows are odd, of what will be 0.
     Math: 2^t = 2^n 2^r, 0 <= r < 1; far below t = -126 the result is 0
     """
-    paired = NUMBERS[kind].size == 2
+    paired = kind == types.uint16
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         tops = _loaded(builder, args[2])
