@@ -19,7 +19,7 @@ from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
-from refdiff.kernels.cpu.bfloat16 import BFLOAT, HALF, _store_narrow
+from refdiff.kernels.cpu.bfloat16 import HALF, _narrowed_both, _store_narrow
 from refdiff.kernels.cpu.tile import from_to, tile_sums
 from refdiff.kernels.cpu.vector import FEATURES, FLOAT, INDEX, TILE, WORD, _load, _pointer, _store
 
@@ -149,9 +149,9 @@ def _narrow_step(typing: Any, source: Any, target: Any) -> Any:
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         if AMX:
-            wide = ir.VectorType(FLOAT, STEP)
-            value = builder.load(_pointer(builder, args[0], wide), align=4)
-            made = builder.bitcast(builder.fptrunc(value, ir.VectorType(BFLOAT, STEP)), ir.VectorType(HALF, STEP))
+            source = _pointer(builder, args[0], FLOAT)
+            halves = [_load(builder, builder.gep(source, [INDEX(j)])) for j in (0, TILE.lanes)]
+            made = builder.bitcast(_narrowed_both(builder, *halves), ir.VectorType(HALF, STEP))
             builder.store(made, _pointer(builder, args[1], made.type), align=2)
             return context.get_dummy_value()
         source, target = _pointer(builder, args[0], FLOAT), _pointer(builder, args[1], HALF)

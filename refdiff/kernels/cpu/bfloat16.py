@@ -7,11 +7,14 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from refdiff.kernels.cpu.vector import FEATURES, FLOAT, INDEX, TILE, VECTOR, WORD, _load, _pointer, _store, _word, several
 
 PAIRS = bool(FEATURES.get("avx512bf16"))  # whether the processor multiplies pairs, two numbers where it has one float32
+
+NARROWS = PAIRS and TILE.lanes == 16  # whether one instruction narrows two vectors
 
 
 class _BFloat(ir.Type):
@@ -45,8 +48,20 @@ def _pair_rows(typing: Any, source: Any, target: Any) -> Any:
 
 def _paired(builder: ir.IRBuilder, one: Any, other: Any) -> Any:
     """The pairs of bfloat16 nearest to two vectors of float32, as a vector."""
+    if NARROWS:
+        narrow = builder.bitcast(_narrowed_both(builder, one, other), ir.VectorType(HALF, 2 * TILE.lanes))
+        places = [i // 2 + i % 2 * TILE.lanes for i in range(2 * TILE.lanes)]
+        return builder.bitcast(
+            builder.shuffle_vector(narrow, narrow, ir.Constant(ir.VectorType(WORD, len(places)), places)), VECTOR
+        )
     first, second = (_narrowed(builder, value) for value in (one, other))
     return builder.bitcast(builder.or_(first, builder.shl(second, _word(several(WORD), 16))), VECTOR)
+
+
+def _narrowed_both(builder: ir.IRBuilder, one: Any, other: Any) -> Any:
+    """The bfloat16 nearest to the numbers of two vectors, one vector after the other; where NARROWS."""
+    both = ir.FunctionType(ir.VectorType(BFLOAT, 2 * TILE.lanes), [VECTOR, VECTOR])
+    return builder.call(get_or_insert_function(builder.module, both, "llvm.x86.avx512bf16.cvtne2ps2bf16.512"), [other, one])
 
 
 def _narrowed(builder: ir.IRBuilder, value: Any) -> Any:

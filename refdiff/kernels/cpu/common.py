@@ -16,6 +16,7 @@ import numpy as np
 
 from refdiff.core.primitive import Unsupported
 from refdiff.core.threads import sharers
+from refdiff.kernels.cpu.amx import AMX
 from refdiff.kernels.cpu.results import fresh
 from refdiff.kernels.cpu.vector import float_of_bits
 
@@ -24,7 +25,8 @@ from refdiff.kernels.cpu.vector import float_of_bits
 _njit: Any = numba.njit  # whose declared options leave these out
 _OPTIONS = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy"}
 _KEPT = {"cache": True, "no_cfunc_wrapper": True, **_OPTIONS}
-_STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).digest()
+_SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+_STAMP = hashlib.sha256(_SOURCES + bytes([AMX])).digest()  # a system may refuse the matrix unit that the processor has
 
 
 def _kept(options: dict) -> Callable:
