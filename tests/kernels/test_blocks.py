@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from refdiff import ops
 from refdiff.core import primitive
 from refdiff.golden.tolerance import to_bfloat16
-from refdiff.kernels.cpu import amx, attention, attention_blocks, blocks, conv, halves, linear, product
+from refdiff.kernels.cpu import amx, attention, attention_blocks, blocks, common, conv, halves, linear, product, turns
 from refdiff.kernels.cpu.panels import COLUMNS, Weight
 from tests.kernels.test_bfloat16 import as_stored, near
 from tests.kernels.test_product import loop
@@ -68,6 +70,29 @@ def test_a_row_has_the_same_bits_whatever_is_beside_it(call, data):
     (a, rows, starts, bias), weight = call
     some = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=40))
     np.testing.assert_array_equal(made(((a, rows[some], starts, bias), weight)), made(call)[some])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(70, 12 * COLUMNS), (400, COLUMNS)])
+def test_what_another_thread_has_taken_is_waited_for(rows, columns, monkeypatch):
+    """The first block, or the first panel, counts as taken, and is not there until it is counted as done."""
+    rng = np.random.default_rng(0)
+    a, weight = rng.standard_normal(rows * 32).astype(F32), rng.standard_normal((columns, 1, 32)).astype(F32)
+    args = a, np.arange(rows) * 32, np.zeros(1, np.int64), flat(weight), np.zeros(columns, F32)
+    monkeypatch.setattr(common, "THREADS", 1)
+    want, seen = blocks.product(*args), []
+
+    def one_is_taken(count: int) -> np.ndarray:
+        seen.append(turns.counters(count))
+        seen[0][0, 0] = 1
+        return seen[0]
+
+    monkeypatch.setattr(blocks, "counters", one_is_taken)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(blocks.product, *args)
+        with pytest.raises(TimeoutError):
+            running.result(timeout=0.5)
+        seen[0][1, 0] += 1
+        assert running.result(timeout=60).shape == want.shape
 
 
 @pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 32, 1), (70, 64, 45), (300, 544, 33), (20, 96, 700)])
