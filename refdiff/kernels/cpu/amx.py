@@ -124,7 +124,7 @@ def _multiply_block(typing: Any, a: Any, b: Any, steps: Any, base: Any, out: Any
 
 
 def _emit_plain(builder: ir.IRBuilder, a: Any, b: Any, steps: Any, base: Any, out: Any) -> None:
-    """The same in registers, for processors without the unit: no faster than tiles.py, but it can be tested there."""
+    """The same in registers, for processors without the unit: no faster than the tiles of tile.py, but it can be tested there."""
 
     def places(place: Any, row: int) -> list:
         start, stride = builder.extract_value(place, 0), builder.mul(builder.extract_value(place, 1), INDEX(4))
