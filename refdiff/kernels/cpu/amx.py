@@ -19,8 +19,8 @@ from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
-from refdiff.kernels.cpu.bfloat16 import HALF, _narrowed_both, _store_narrow
-from refdiff.kernels.cpu.tile import from_to, tile_sums
+from refdiff.kernels.cpu.bfloat16 import HALF, NARROWS, _narrowed_both, _store_narrow
+from refdiff.kernels.cpu.tile import _vectors, from_to, tile_sums
 from refdiff.kernels.cpu.vector import FEATURES, FLOAT, INDEX, TILE, WORD, _load, _pointer, _store
 
 SIDE, STEP = 32, 32  # rows of a block, which is as wide as a panel, and numbers of a step in k
@@ -125,38 +125,36 @@ def _multiply_block(typing: Any, a: Any, b: Any, steps: Any, base: Any, out: Any
 
 def _emit_plain(builder: ir.IRBuilder, a: Any, b: Any, steps: Any, base: Any, out: Any) -> None:
     """The same in registers, for processors without the unit: no faster than the tiles of tile.py, but it can be tested there."""
+    bases, outs, count = _vectors(builder, base, SIDE), _vectors(builder, out, SIDE), TILE.columns // TILE.lanes
 
-    def places(place: Any, row: int) -> list:
-        start, stride = builder.extract_value(place, 0), builder.mul(builder.extract_value(place, 1), INDEX(4))
-        line = _pointer(builder, builder.add(start, builder.mul(stride, INDEX(row))), FLOAT)
-        return [builder.gep(line, [INDEX(j)]) for j in range(0, TILE.columns, TILE.lanes)]
-
-    for row in range(SIDE):
-        at = builder.add(a, INDEX(row // 16 * _TILE + row % 16 * _LINE))
+    def made(row: int) -> None:
+        at, vectors = builder.add(a, INDEX(row // 16 * _TILE + row % 16 * _LINE)), slice(row * count, (row + 1) * count)
 
         def step(k: Any, sums: list) -> list:
-            line = _pointer(builder, builder.add(at, builder.mul(k, INDEX(BYTES))), WORD)  # noqa: B023 (called in this turn)
+            line = _pointer(builder, builder.add(at, builder.mul(k, INDEX(BYTES))), WORD)
             panel = builder.add(b, builder.mul(k, INDEX(PANEL)))
             return tile_sums(builder, [line], panel, INDEX(STEP // 2), sums, True)
 
-        sums = from_to(builder, INDEX(0), steps, [_load(builder, place) for place in places(base, row)], step, 1)
-        for place, value in zip(places(out, row), sums, strict=True):
+        sums = from_to(builder, INDEX(0), steps, [_load(builder, place) for place in bases[vectors]], step, 1)
+        for place, value in zip(outs[vectors], sums, strict=True):
             _store(builder, value, place)
+
+    for row in range(SIDE):
+        made(row)
 
 
 def _narrow_step(typing: Any, source: Any, target: Any) -> Any:
     """The bfloat16 nearest to STEP floats at an address, written to another: one row of a tile."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        if AMX:
-            source = _pointer(builder, args[0], FLOAT)
-            halves = [_load(builder, builder.gep(source, [INDEX(j)])) for j in (0, TILE.lanes)]
-            made = builder.bitcast(_narrowed_both(builder, *halves), ir.VectorType(HALF, STEP))
-            builder.store(made, _pointer(builder, args[1], made.type), align=2)
-            return context.get_dummy_value()
         source, target = _pointer(builder, args[0], FLOAT), _pointer(builder, args[1], HALF)
-        for j in range(0, STEP, TILE.lanes):
-            _store_narrow(builder, _load(builder, builder.gep(source, [INDEX(j)])), builder.gep(target, [INDEX(j)]))
+        values = [_load(builder, builder.gep(source, [INDEX(j)])) for j in range(0, STEP, TILE.lanes)]
+        if NARROWS:
+            made = builder.bitcast(_narrowed_both(builder, *values), ir.VectorType(HALF, STEP))
+            builder.store(made, builder.bitcast(target, made.type.as_pointer()), align=2)
+            return context.get_dummy_value()
+        for i, value in enumerate(values):
+            _store_narrow(builder, value, builder.gep(target, [INDEX(i * TILE.lanes)]))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), emit

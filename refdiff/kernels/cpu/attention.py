@@ -9,7 +9,6 @@ import numpy as np
 
 from refdiff.core.primitive import Unsupported
 from refdiff.kernels.cpu import attention_blocks, blocks
-from refdiff.kernels.cpu.bfloat16 import pair_rows
 from refdiff.kernels.cpu.common import (
     PER_NUMBER,
     address,
@@ -25,7 +24,7 @@ from refdiff.kernels.cpu.halves import FLOAT32, PAIR, SPARED, in_pairs, narrowed
 from refdiff.kernels.cpu.heads import _measure, _turn, line_of
 from refdiff.kernels.cpu.inner import SPARES, column_ends, column_scales, multiply, spares
 from refdiff.kernels.cpu.online_softmax import LEAST, NEVER, soften
-from refdiff.kernels.cpu.panels import gather_columns, transpose
+from refdiff.kernels.cpu.panels import gather_columns, pair_panel, transpose
 from refdiff.kernels.cpu.repeats import once
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.tile import SHORT
@@ -41,10 +40,8 @@ from refdiff.kernels.cpu.vector_softmax import (
 )
 
 ROWS, COLUMNS, LANES = TILE
-QUERIES, KEYS = (
-    8 * COLUMNS,
-    240,
-)  # of a stretch, and of a block that stays in the second cache, a panel of its scores in the first
+# Of a stretch, and of a block, which stays in the second cache, and a panel of its scores in the first.
+QUERIES, KEYS = 8 * COLUMNS, 240
 ROOM = np.float32(60)  # how far a score may lie above the largest of earlier ones, as a power of two
 SPARED_ROOM = np.float32(4)  # how far scores may lie above tops there: powers much larger than values would be inexact
 
@@ -186,7 +183,7 @@ def _prepare(panel, depth, factor, of_head, places, kind):
         scale_columns(panel, depth, scales)
         column_ends(panel, depth, ends)
     if bytes_of(kind) == 2:
-        _pair(panel, depth)
+        pair_panel(panel, depth)
 
 
 @part
@@ -230,13 +227,6 @@ def _tiles(a, rows, many, b, depth, zeros, out, ends, kind):
         of_rows = ends[0] + 4 * i, 1, ends[2]
         multiply(a, rows + 8 * i, left, b, depth, zeros, (out + 4 * i * COLUMNS, COLUMNS), of_rows, kind)
         i += SHORT if left <= SHORT else ROWS
-
-
-@part
-def _pair(panel, rows):
-    """The rows of a panel as pairs of bfloat16, in its first half."""
-    for i in range(0, rows, 2):
-        pair_rows(panel + 4 * i * COLUMNS, panel + 2 * i * COLUMNS)
 
 
 KERNELS = {"attention": once(attention, 3)}

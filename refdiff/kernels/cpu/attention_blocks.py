@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from refdiff.kernels.cpu import amx
-from refdiff.kernels.cpu.bfloat16 import pair_rows
 from refdiff.kernels.cpu.common import PER_NUMBER, address, inline, jit, on_threads, parallel, part, parts_of, scratch
 from refdiff.kernels.cpu.halves import FLOAT32, PAIR
 from refdiff.kernels.cpu.heads import _turn, line_of
 from refdiff.kernels.cpu.online_softmax import LEAST, NEVER, soften
-from refdiff.kernels.cpu.panels import COLUMNS, gather_columns, transpose
+from refdiff.kernels.cpu.panels import COLUMNS, gather_columns, pair_panel, transpose
 from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.turns import counters, each
 from refdiff.kernels.cpu.vector import copy_row
@@ -32,11 +31,10 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
     (batch, queries, width), count = q.shape, k.shape[1]
     depth = width // heads
     lines = result(batch * heads, depth, line_of(count))
-    parallel(_turn, len(lines), v.size, count, v, lines)
     of_keys, of_features = -(-count // SIDE), -(-depth // SIDE)
     keys = result(len(lines), of_keys, of_features, BYTES // 4)
     values = result(len(lines), of_features, of_keys, BYTES // 4)
-    parallel(_pack_heads, len(lines), k.size, k, lines, keys, values)
+    parallel(_pack_heads, len(lines), k.size, k, v, lines, keys, values)
     out, stretches = result(*q.shape), -(-queries // QUERIES)
     parts = parts_of(len(lines) * stretches, queries * k.size // PER_NUMBER)
     turns, sizes = counters(parts), (len(lines) * stretches, stretches, heads, queries, count, depth)
@@ -59,17 +57,18 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, heads: int, scale:
 
 
 @jit
-def _pack_heads(start, stop, k, lines, keys, values):
+def _pack_heads(start, stop, k, v, lines, keys, values):
     """Keys and turned values of the heads start..stop as bfloat16 in blocks of rows, zeros beyond the last row and number.
 
-    A block's rows are keys, or features of values; its steps are of features, or of keys.
-    Shapes: [B,S,N*d], [B*N,d,line_of(S)], [B*N,blocks,steps,BYTES / 4], [B*N,blocks,steps,BYTES / 4]
+    A block's rows are keys, or features of values; its steps are of features, or of keys. `lines` becomes the turned values.
+    Shapes: [B,S,N*d], [B,S,N*d], [B*N,d,line_of(S)], [B*N,blocks,steps,BYTES / 4], [B*N,blocks,steps,BYTES / 4]
     """
     depth, (count, width) = lines.shape[1], k.shape[1:]
     heads = width // depth
     wide, long = keys.shape[2] * STEP, values.shape[2] * STEP
     key, line = np.zeros(wide, np.float32), np.zeros(long, np.float32)
     for h in range(start, stop):
+        _turn(h, h + 1, count, v, lines)
         batch, feature = h // heads, h % heads * depth
         for s in range(long):
             if s < count:
@@ -140,8 +139,7 @@ def _prepare(q, size, factor, nothing, panel):
     scale_columns(panel, depth, factor)
     for i in range(depth, deep):
         copy_row(nothing, panel + 4 * i * COLUMNS)
-    for i in range(0, deep, 2):
-        pair_rows(panel + 4 * i * COLUMNS, panel + 2 * i * COLUMNS)
+    pair_panel(panel, deep)
 
 
 @part

@@ -13,7 +13,6 @@ from numba.extending import intrinsic
 from refdiff.kernels.cpu.vector import FEATURES, FLOAT, INDEX, TILE, VECTOR, WORD, _load, _pointer, _store, _word, several
 
 PAIRS = bool(FEATURES.get("avx512bf16"))  # whether the processor multiplies pairs, two numbers where it has one float32
-
 NARROWS = PAIRS and TILE.lanes == 16  # whether one instruction narrows two vectors
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from refdiff.kernels.cpu import amx
 from refdiff.kernels.cpu.common import PER_NUMBER, address, jit, on_threads, part, parts_of, scratch
 from refdiff.kernels.cpu.halves import source
-from refdiff.kernels.cpu.panels import COLUMNS, SLICE, Weight, pack_pairs, pairs_of
-from refdiff.kernels.cpu.results import LINE, result
+from refdiff.kernels.cpu.panels import COLUMNS, LINE, SLICE, Weight, pack_pairs, pairs_of
+from refdiff.kernels.cpu.results import result
 from refdiff.kernels.cpu.turns import COUNTER, add, counters, each, wait_for
 from refdiff.kernels.cpu.vector import copy_row, fetch_to_write, integer_at
 
@@ -23,9 +23,9 @@ STRIPE, GROUP = 8, 5  # blocks of rows and panels that a thread takes at a time,
 MATRIX_UNIT = amx.AMX
 
 
-def fits(shape: tuple[int, int, int]) -> bool:
-    """Whether such a weight's products are made in blocks: the processor has the unit, and depths are of whole steps."""
-    return MATRIX_UNIT and shape[2] % STEP == 0
+def fits(depth: int) -> bool:
+    """Whether products of bfloat16 of that depth are made in blocks: the processor has the unit, and depths are whole steps."""
+    return MATRIX_UNIT and depth % STEP == 0
 
 
 def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight, bias: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight,
     places[: len(rows)] = rows
     begins, out = np.ascontiguousarray(starts, dtype=np.int64), result(blocks * SIDE, panels * COLUMNS)
     by_panels = blocks < panels
-    shared = result(min(blocks, panels) * steps * BYTES // 4 + LINE)
+    shared = scratch("shared blocks", min(blocks, panels) * steps * BYTES // 4)
     parts = parts_of(max(blocks, panels), len(rows) * panels * COLUMNS * segments * depth // PER_NUMBER)
     turns = counters(2 * parts + 1)
     group = max(min(GROUP if by_panels else STRIPE, max(blocks, panels) // (4 * parts)), 1)
@@ -49,19 +49,14 @@ def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight,
     lent = a, places, begins, bias, out
 
     def work(thread: int) -> None:
-        own = scratch("blocks", group * (steps if by_panels else deep) * BYTES // 4 + LINE)
+        own = scratch("blocks", group * (steps if by_panels else deep) * BYTES // 4)
         spare = scratch("panel", depth * segments * COLUMNS), scratch("columns", SLICE * segments * COLUMNS)
         stored = (*source(weight.flat), weight.shape, weight.steps)
-        memory = aligned(shared), aligned(own), *map(address, spare)
+        memory = tuple(address(x) for x in (shared, own, *spare))
         _product((thread, parts), address(turns), sizes, tuple(map(address, lent)), memory, stored)
 
     on_threads(work, parts)
     return out
-
-
-def aligned(memory: np.ndarray) -> int:
-    """The address of the first whole line of memory."""
-    return -(-address(memory) // (4 * LINE)) * 4 * LINE
 
 
 @jit
@@ -131,7 +126,7 @@ def _multiply(blocks, panels, left, right, now, across, at):
             to = out + 4 * (i * SIDE * width + p * COLUMNS)
             base, step = (to, width) if now[0] else (bias + 4 * p * COLUMNS, 0)
             for line in range(to, to + 4 * SIDE * width, 4 * width):  # to write a line asks for it first
-                for j in range(0, 4 * COLUMNS, 4 * LINE):
+                for j in range(0, 4 * COLUMNS, LINE):
                     fetch_to_write(line + j)
             a, b = left[0] + (i - blocks[0]) * left[1], right[0] + (p - panels[0]) * right[1]
             amx.multiply_block(a, b, now[1], (base, step), (to, width))

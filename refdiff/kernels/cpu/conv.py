@@ -20,8 +20,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, 
     require_float32(x, bias)
     require_numbers(x, weight)
     require_depth(x.shape[1], weight.shape[1])
-    direct = in_pairs(x.shape[1]) and blocks.fits((len(weight), 1, x.shape[1]))
-    if not direct and winograd.is_faster(x.shape, weight.shape, stride, winograd.LEAST):
+    if _by_winograd(x.shape, weight.shape, stride):
         return winograd.conv3x3(x, weight, bias, padding=padding, pairs=in_pairs(x.shape[1]))
     weight = readable(weight)
     image = padded_nhwc(x, padding)
@@ -33,6 +32,15 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, stride: int, 
     )
     y = product(image.reshape(-1), begins, _taps(image, tall, wide), flat, bias, pictures=len(x), pairs=in_pairs(x.shape[1]))
     return nchw(y.reshape(len(x), rows, columns, -1))
+
+
+def _by_winograd(shape: tuple[int, ...], weight: tuple[int, ...], stride: int) -> bool:
+    """Whether products are fewer than in the direct form: where it is worth it, and no matrix unit makes them as fast.
+
+    Shapes: [B,C,H,W], [O,C,K,K]
+    """
+    direct = in_pairs(shape[1]) and blocks.fits(shape[1])
+    return not direct and winograd.is_faster(shape, weight, stride, winograd.LEAST)
 
 
 def conv2d_vjp(
@@ -68,8 +76,7 @@ def upsample_conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.n
     require_numbers(x, weight)
     require_depth(x.shape[1], weight.shape[1])
     size = {"height": 2 * x.shape[2], "width": 2 * x.shape[3]}
-    direct = in_pairs(x.shape[1]) and blocks.fits((len(weight), 1, x.shape[1]))
-    if not direct and winograd.is_faster((*x.shape[:2], *size.values()), weight.shape, 1, winograd.LEAST):
+    if _by_winograd((*x.shape[:2], *size.values()), weight.shape, 1):
         return winograd.doubled_conv3x3(x, weight, bias)
     return conv2d(upsample_nearest(x, **size), weight, bias, stride=1, padding=(1, 1, 1, 1))
 

@@ -16,8 +16,6 @@ AHEAD = 256  # bytes before they are read that numbers of a row are asked for
 LINE = 64  # bytes of a line of a cache
 SLICE = 16  # channels whose windows are packed at a time; of bfloat16 twice as many
 NOTHING = np.float32(0)
-
-
 SIDE_BY_SIDE, BETWEEN = 1, 2  # how two numbers of bfloat16 that follow one another in k lie in memory
 
 
@@ -84,8 +82,14 @@ def pack_pairs(weight: Any, panel: Any, spare: Any, packed: Any, paired: Any) ->
             gather_columns(first + 2 * s * segment, column // 2, left, depth // 2, to, FLOAT32)
     else:
         pack(weight, panel, spare, packed)
-        for i in range(segments * depth // 2):
-            pair_rows(packed + 8 * i * COLUMNS, packed + 4 * i * COLUMNS)
+        pair_panel(packed, segments * depth)
+
+
+@part
+def pair_panel(panel: Any, rows: Any) -> None:
+    """The rows of a panel of float32, an even number of them, as pairs of bfloat16, in its first half."""
+    for i in range(0, rows, 2):
+        pair_rows(panel + 4 * i * COLUMNS, panel + 2 * i * COLUMNS)
 
 
 @part

@@ -47,7 +47,7 @@ def product(
         first[:columns] = bias
     if not pairs and strassen.fits(count // pictures, weight.shape):
         return strassen.product(a[starts[0] :], rows, pictures, weight, first)
-    if pairs and blocks.fits(weight.shape):
+    if pairs and blocks.fits(weight.shape[2]):
         made = blocks.product(a, rows, starts, weight, first)
         return np.ascontiguousarray(made[:count, :columns])
     places = np.full((stripes + 1) * ROWS, rows[-1], dtype=np.int64)
@@ -78,7 +78,7 @@ def _product(thread, turn, narrowing, sizes, at, weight, own, kind):
     """The product on one of some threads, of panels, or of all panels and stripes of rows, as long as there are any.
 
     `turn`: the address of counters; `narrowing`: that of numbers of which so many chunks become bfloat16 first, at a; `sizes`:
-    how many rows, tiles of them, panels, and panels at a time there are, whether panels are shared among threads, and whether
+    how many rows, tiles of them, panels, and panels at a time there are, whether panels are shared among threads, and
     how the weight lies, as pairs_of has it; `at`: the addresses of a, rows, starts, bias and the result; `own`: those of SLICE *
     segments rows of a panel and of packed panels. `kind` says, by its type, what is multiplied: see multiply_tile.
     """
