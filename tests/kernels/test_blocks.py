@@ -79,7 +79,7 @@ def test_what_another_thread_has_taken_is_waited_for(rows, columns, monkeypatch)
     a, weight = rng.standard_normal(rows * 32).astype(F32), rng.standard_normal((columns, 1, 32)).astype(F32)
     args = a, np.arange(rows) * 32, np.zeros(1, np.int64), flat(weight), np.zeros(columns, F32)
     monkeypatch.setattr(common, "THREADS", 1)
-    want, seen = blocks.product(*args), []
+    want, seen = blocks.product(*args, pairs=True), []
 
     def one_is_taken(count: int) -> np.ndarray:
         seen.append(turns.counters(count))
@@ -88,7 +88,7 @@ def test_what_another_thread_has_taken_is_waited_for(rows, columns, monkeypatch)
 
     monkeypatch.setattr(blocks, "counters", one_is_taken)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(blocks.product, *args)
+        running = pool.submit(blocks.product, *args, pairs=True)
         with pytest.raises(TimeoutError):
             running.result(timeout=0.5)
         seen[0][1, 0] += 1

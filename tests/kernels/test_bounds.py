@@ -94,7 +94,7 @@ with primitive.mode("fast", sys.argv[1]):
             check(got, right, 1e-5)
     x, weight, bias = array(1, 64, 33, 32), array(64, 64, 3, 3), array(64)
     want = ops.upsample_conv2d.spec(*exact(x, weight, bias))
-    check(conv.upsample_conv2d(x, weight, bias), want, near if blocks.MATRIX_UNIT else 2e-5)
+    check(conv.upsample_conv2d(x, weight, bias), want, max(near, 2e-5) if blocks.MATRIX_UNIT else 2e-5)
     for queries, keys, depth, heads in (
         (1, 1, 2, 1), (3, 1, 1, 3), (5, 1, 13, 2), (300, 3, 26, 2), (257, 239, 8, 1), (300, 241, 14, 1), (11, 481, 40, 2),
         (33, 28, 28, 1), (33, 720, 20, 2),
@@ -106,7 +106,9 @@ with primitive.mode("fast", sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize(("products", "form"), [("float32", "tiles"), ("bfloat16", "tiles"), ("bfloat16", "blocks")])
+@pytest.mark.parametrize(
+    ("products", "form"), [(products, form) for products in ("float32", "bfloat16") for form in ("tiles", "blocks")]
+)
 @pytest.mark.parametrize("threads", [1, 3, 64])
 def test_nothing_beyond_an_end_is_read_or_written_and_nothing_unwritten_is_used(products, form, threads):
     run = subprocess.run(
@@ -146,7 +148,9 @@ with primitive.mode("fast", sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize(("products", "form"), [("float32", "tiles"), ("bfloat16", "tiles"), ("bfloat16", "blocks")])
+@pytest.mark.parametrize(
+    ("products", "form"), [(products, form) for products in ("float32", "bfloat16") for form in ("tiles", "blocks")]
+)
 def test_many_threads_give_the_bits_of_one_again_and_again(products, form):
     run = subprocess.run(
         [sys.executable, "-c", CROWD, products, form], env=os.environ, capture_output=True, text=True, check=False

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from refdiff.checkpoints.tensor_file import narrow_bfloat16
 from refdiff.core import primitive
-from refdiff.kernels.cpu import conv, results, strassen
+from refdiff.kernels.cpu import blocks, conv, results, strassen
 from refdiff.kernels.cpu.halves import BFLOAT16
 from refdiff.kernels.cpu.inner import SPARES
 from refdiff.kernels.cpu.linear import linear
@@ -44,6 +44,7 @@ def calls(draw):
 
 @pytest.fixture(autouse=True)
 def however_small(monkeypatch):
+    monkeypatch.setattr(blocks, "MATRIX_UNIT", False)
     monkeypatch.setattr(strassen, "LEAST_ROWS", 1)
     monkeypatch.setattr(strassen, "LEAST_DEPTH", 1)
 

@@ -1,7 +1,8 @@
-"""Products of bfloat16 in a processor's matrix unit (Intel's AMX): blocks of 32 x 32 sums, 32 steps in k at a time.
+"""Products in a processor's matrix unit (Intel's AMX): blocks of 32 x 32 sums of bfloat16, 32 steps in k at a time.
 
 A block's factors lie as the unit reads them: rows in two tiles of 16 rows, one after the other, and columns as panels have them,
-pairs that follow one another in k side by side.
+pairs that follow one another in k side by side. Of numbers that are cut into pieces, see pieces.py, a step has the first pieces of
+all, then the second, and so on; what is added is the products of those pieces that float32 would notice.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; Linux, arch_prctl(ARCH_REQ_XCOMP_PERM)
 """
@@ -82,17 +83,18 @@ def _end(typing: Any) -> Any:
     return types.void(), emit
 
 
-def _multiply_block(typing: Any, a: Any, b: Any, steps: Any, base: Any, out: Any) -> Any:
-    """out = base + A B, a block, after so many steps, at least one; `a` and `b` are addresses.
+def _multiplying(pieces: tuple[int, int], products: tuple[tuple[int, int], ...]) -> Any:
+    """A function (a, b, steps, base, out): out = base + A B, a block, after so many steps, at least one.
 
-    `base` and `out` are an address, and the step from row to row in floats: with 0 the same row of `base` is for all.
+    `a` and `b` are addresses, of numbers in so many pieces; `products` says which of A's are multiplied by which of B's, in this
+    order. `base` and `out` are an address, and the step from row to row in floats: with 0 the same row of `base` is for all.
     """
-    place = types.UniTuple(types.int64, 2)
+    place, bytes_of_a, bytes_of_b = types.UniTuple(types.int64, 2), pieces[0] * BYTES, pieces[1] * PANEL
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         a, b, steps, base, out = args
         if not AMX:
-            _emit_plain(builder, a, b, steps, base, out)
+            _emit_plain(builder, (a, bytes_of_a), (b, bytes_of_b), products, steps, base, out)
             return context.get_dummy_value()
         line = [INDEX(_LINE), INDEX(2 * _LINE)]
 
@@ -107,12 +109,17 @@ def _multiply_block(typing: Any, a: Any, b: Any, steps: Any, base: Any, out: Any
                 moved(name, tile, at, offset, stride)
 
         def step(k: Any, held: list) -> list:
-            left, right = builder.add(a, builder.mul(k, INDEX(BYTES))), builder.add(b, builder.mul(k, INDEX(PANEL)))
-            for i in range(2):
-                moved("tileloadd64", _RIGHT[i], right, i * _LINE, line[1])
-                moved("tileloadd64", _LEFT[i], left, i * _TILE, line[0])
-            for i, tile in enumerate(_SUMS):
-                _called(builder, "tdpbf16ps", _of(tile), _of(_LEFT[i // 2]), _of(_RIGHT[i % 2]))
+            left, right = builder.add(a, builder.mul(k, INDEX(bytes_of_a))), builder.add(b, builder.mul(k, INDEX(bytes_of_b)))
+            loaded = None, None
+            for product in products:
+                for i in range(2):
+                    if product[1] != loaded[1]:
+                        moved("tileloadd64", _RIGHT[i], right, product[1] * PANEL + i * _LINE, line[1])
+                    if product[0] != loaded[0]:
+                        moved("tileloadd64", _LEFT[i], left, product[0] * BYTES + i * _TILE, line[0])
+                for i, tile in enumerate(_SUMS):
+                    _called(builder, "tdpbf16ps", _of(tile), _of(_LEFT[i // 2]), _of(_RIGHT[i % 2]))
+                loaded = product
             return held
 
         all_sums("tileloadd64", base)
@@ -120,20 +127,28 @@ def _multiply_block(typing: Any, a: Any, b: Any, steps: Any, base: Any, out: Any
         all_sums("tilestored64", out)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, place, place), emit
+    def multiply(typing: Any, a: Any, b: Any, steps: Any, base: Any, out: Any) -> Any:
+        return types.void(types.int64, types.int64, types.int64, place, place), emit
+
+    return intrinsic(multiply)
 
 
-def _emit_plain(builder: ir.IRBuilder, a: Any, b: Any, steps: Any, base: Any, out: Any) -> None:
-    """The same in registers, for processors without the unit: no faster than the tiles of tile.py, but it can be tested there."""
+def _emit_plain(builder: ir.IRBuilder, a: tuple, b: tuple, products: tuple, steps: Any, base: Any, out: Any) -> None:
+    """The same in registers, for processors without the unit: no faster than the tiles of tile.py, but it can be tested there.
+
+    `a` and `b` are the address and the bytes of a step.
+    """
     bases, outs, count = _vectors(builder, base, SIDE), _vectors(builder, out, SIDE), TILE.columns // TILE.lanes
 
     def made(row: int) -> None:
-        at, vectors = builder.add(a, INDEX(row // 16 * _TILE + row % 16 * _LINE)), slice(row * count, (row + 1) * count)
+        at, vectors = builder.add(a[0], INDEX(row // 16 * _TILE + row % 16 * _LINE)), slice(row * count, (row + 1) * count)
 
         def step(k: Any, sums: list) -> list:
-            line = _pointer(builder, builder.add(at, builder.mul(k, INDEX(BYTES))), WORD)
-            panel = builder.add(b, builder.mul(k, INDEX(PANEL)))
-            return tile_sums(builder, [line], panel, INDEX(STEP // 2), sums, True)
+            lines, panel = (builder.add(first, builder.mul(k, INDEX(size))) for first, size in ((at, a[1]), (b[0], b[1])))
+            for left, right in products:
+                line = _pointer(builder, builder.add(lines, INDEX(left * BYTES)), WORD)
+                sums = tile_sums(builder, [line], builder.add(panel, INDEX(right * PANEL)), INDEX(STEP // 2), sums, True)
+            return sums
 
         sums = from_to(builder, INDEX(0), steps, [_load(builder, place) for place in bases[vectors]], step, 1)
         for place, value in zip(outs[vectors], sums, strict=True):
@@ -162,5 +177,10 @@ def _narrow_step(typing: Any, source: Any, target: Any) -> Any:
 
 begin: Any = intrinsic(_begin)
 end: Any = intrinsic(_end)
-multiply_block: Any = intrinsic(_multiply_block)
+multiply_block: Any = _multiplying((1, 1), ((0, 0),))
+# Rows in three pieces by columns in one, two or three; the order is such that few pieces are loaded twice. The third pieces times
+# the second, and less, are below 2^-23 of the product of the numbers; of float16, whose second piece is the last, much less.
+multiply_by_one: Any = _multiplying((3, 1), ((2, 0), (1, 0), (0, 0)))
+multiply_by_two: Any = _multiplying((3, 2), ((2, 0), (1, 0), (1, 1), (0, 1), (0, 0)))
+multiply_by_three: Any = _multiplying((3, 3), ((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0)))
 narrow_step: Any = intrinsic(_narrow_step)

@@ -45,11 +45,11 @@ def product(
     first = np.zeros(panels * COLUMNS, dtype=np.float32)
     if bias is not None:
         first[:columns] = bias
+    if blocks.fits(depth) and (pairs or count // pictures >= blocks.SIDE):
+        made = blocks.product(a, rows, starts, weight, first, pairs=pairs)
+        return np.ascontiguousarray(made[:count, :columns])
     if not pairs and strassen.fits(count // pictures, weight.shape):
         return strassen.product(a[starts[0] :], rows, pictures, weight, first)
-    if pairs and blocks.fits(weight.shape[2]):
-        made = blocks.product(a, rows, starts, weight, first)
-        return np.ascontiguousarray(made[:count, :columns])
     places = np.full((stripes + 1) * ROWS, rows[-1], dtype=np.int64)
     places[:count] = rows
     out, begins = result(stripes * ROWS, panels * COLUMNS), np.ascontiguousarray(starts, dtype=np.int64)
