@@ -1,8 +1,8 @@
 """Products in a processor's matrix unit (Intel's AMX): blocks of 32 x 32 sums of bfloat16, 32 steps in k at a time.
 
 A block's factors lie as the unit reads them: rows in two tiles of 16 rows, one after the other, and columns as panels have them,
-pairs that follow one another in k side by side. Of numbers that are cut into pieces, see pieces.py, a step has the first pieces of
-all, then the second, and so on; what is added is the products of those pieces that float32 would notice.
+pairs that follow one another in k side by side. Of numbers cut into pieces, see pieces.py, a step has the first pieces of all,
+then the second, and so on; what is added is the products of those pieces that float32 would notice.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; Linux, arch_prctl(ARCH_REQ_XCOMP_PERM)
 """
@@ -110,7 +110,7 @@ def _multiplying(pieces: tuple[int, int], products: tuple[tuple[int, int], ...])
 
         def step(k: Any, held: list) -> list:
             left, right = builder.add(a, builder.mul(k, INDEX(bytes_of_a))), builder.add(b, builder.mul(k, INDEX(bytes_of_b)))
-            loaded = None, None
+            loaded: tuple[int | None, int | None] = (None, None)
             for product in products:
                 for i in range(2):
                     if product[1] != loaded[1]:

@@ -78,7 +78,7 @@ def _cut_both(builder: ir.IRBuilder, one: Any, other: Any) -> list:
 
 
 def _cutting_rows(count: int) -> Any:
-    """A function (source, target): so many pieces of two rows of a panel, in pairs, a row of each, PANEL bytes apart; addresses."""
+    """A function (source, target): so many pieces of two rows of a panel, in pairs, PANEL bytes apart; both are addresses."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         start, out = (_pointer(builder, address, FLOAT) for address in args)
