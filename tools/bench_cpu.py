@@ -152,7 +152,7 @@ def peak(dtype: str) -> dict[str, float]:
     def ours(products: str) -> Callable[[], np.ndarray]:
         def run() -> np.ndarray:
             with primitive.mode("fast", products):
-                return linear.linear(x, w, None)
+                return linear.linear(x[None], w, None)  # one picture: its rows are enough for any way
 
         return run
 
