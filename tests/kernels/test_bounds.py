@@ -13,6 +13,7 @@ GUARDED = """
 import ctypes, mmap, sys
 import numpy as np
 from refdiff import ops
+from refdiff.checkpoints.tensor_file import narrow_bfloat16, widen_bfloat16
 from refdiff.core import primitive
 from refdiff.kernels.cpu import (
     attention, attention_blocks, blocks, common, conv, gradient, halves, linear, panels, product, repeats, strassen, winograd,
@@ -47,6 +48,13 @@ for module in (
         if hasattr(module, name):
             setattr(module, name, instead)
 
+def kept_as(dtype, weight):
+    if dtype == np.float32:
+        return weight, weight
+    stored, halved = guarded(weight.size // 2).view(dtype).reshape(weight.shape), weight.astype(np.float16)
+    stored[...] = narrow_bfloat16(weight) if dtype == halves.BFLOAT16 else halved
+    return stored, halved if dtype == np.float16 else widen_bfloat16(narrow_bfloat16(weight))
+
 def check(got, want, bound):
     assert np.abs(got - want).max() <= bound * max(np.abs(want).max(), 1), (np.abs(got - want).max(), got.shape)
 
@@ -57,6 +65,13 @@ rng = np.random.default_rng(0)
 halves.MULTIPLIES, common.SMALL, common.THREADS = True, 0, int(sys.argv[2])
 near = 1e-5 if sys.argv[1] == "float32" else 3e-2
 blocks.MATRIX_UNIT = sys.argv[3] == "blocks"
+in_blocks, made = set(), blocks.product
+
+def seen(a, rows, starts, weight, *rest, **options):
+    in_blocks.add(weight.flat.dtype)
+    return made(a, rows, starts, weight, *rest, **options)
+
+blocks.product = seen
 with primitive.mode("fast", sys.argv[1]):
     for rows, depth, columns in (
         (1, 1, 1), (1, 2, 1), (7, 2, 33), (13, 770, 33), (9, 1, 40), (5, 771, 64), (25, 48, 31), (97, 6, 97),
@@ -64,6 +79,11 @@ with primitive.mode("fast", sys.argv[1]):
     ):
         x, weight, bias = array(rows, depth), array(columns, depth), array(columns)
         check(linear.linear(x, weight, bias), ops.linear.spec(*exact(x, weight, bias)), near)
+        for dtype in halves.KINDS if blocks.fits(depth) else ():
+            stored, same = kept_as(dtype, weight)
+            check(linear.linear(x[None], stored, bias), ops.linear.spec(*exact(x[None], same, bias)), near)
+    read = {halves.readable(np.zeros(0, kind)).dtype for kind in halves.KINDS}
+    assert in_blocks == (read if blocks.MATRIX_UNIT else set())
     from refdiff.kernels.cpu.tile import SHORT
     strassen.LEAST_ROWS = strassen.LEAST_DEPTH = 1
     group, pair, vector = 2 * panels.ROWS, 2 * panels.COLUMNS, 2 * panels.LANES
@@ -135,7 +155,8 @@ def everything():
     matrix, ones = weight.reshape(64, -1)[:, :80].copy(), np.ones(512, np.float32)
     others = norm.group_norm_silu(x, ones, ones, groups=32, eps=1e-5), linear.linear(q, matrix, bias)
     # More panels than blocks of rows, and what an earlier call left in memory is not what is waited for.
-    wide = [linear.linear(tokens, weight.reshape(-1, 96), None) for tokens in (x.reshape(-1, 96), -x.reshape(-1, 96))]
+    tokens = x.reshape(-1, 96), -x.reshape(-1, 96), x.reshape(1, -1, 96), -x.reshape(1, -1, 96)
+    wide = [linear.linear(rows, weight.reshape(-1, 96), None) for rows in tokens]
     return *wide, y, *conv.conv2d_vjp(g, y, x, weight, bias, **same), attention.attention(q, q, q, **heads), *others
 
 with primitive.mode("fast", sys.argv[1]):

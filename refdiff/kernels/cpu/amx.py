@@ -178,8 +178,8 @@ def _narrow_step(typing: Any, source: Any, target: Any) -> Any:
 begin: Any = intrinsic(_begin)
 end: Any = intrinsic(_end)
 multiply_block: Any = _multiplying((1, 1), ((0, 0),))
-# Rows in three pieces by columns in one, two or three; the order is such that few pieces are loaded twice. The third pieces times
-# the second, and less, are below 2^-23 of the product of the numbers; of float16, whose second piece is the last, much less.
+# Rows in three pieces by columns in one, two or three; the order is such that few pieces are loaded twice. What is left out,
+# second pieces times third, is below 2^-22 of the product of two numbers.
 multiply_by_one: Any = _multiplying((3, 1), ((2, 0), (1, 0), (0, 0)))
 multiply_by_two: Any = _multiplying((3, 2), ((2, 0), (1, 0), (1, 1), (0, 1), (0, 0)))
 multiply_by_three: Any = _multiplying((3, 3), ((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0)))

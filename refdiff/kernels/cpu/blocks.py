@@ -1,6 +1,6 @@
 """The matrix product in blocks for the matrix unit of amx.py, which is faster than the caches behind it.
 
-Of bfloat16 it is one product; float32 is cut into pieces, see pieces.py, and is as exact as ever.
+Of bfloat16 it is one product; float32 is cut into pieces, see pieces.py, and is as exact as other sums of float32.
 
 Either side is packed once. The smaller one, as it is packed, is shared by all threads; of the other each packs a part, multiplies
 it by all of the smaller one, and takes the next.
@@ -45,7 +45,7 @@ def product(a: np.ndarray, rows: np.ndarray, starts: np.ndarray, weight: Weight,
     pieces = (1, 1) if pairs else (3, PIECES[weight.flat.dtype])
     by_panels = blocks * pieces[0] < panels * pieces[1]
     shared = scratch("shared blocks", (blocks * pieces[0] if by_panels else panels * pieces[1]) * steps * BYTES // 4)
-    parts = parts_of(max(blocks, panels), len(rows) * panels * COLUMNS * segments * depth // PER_NUMBER)
+    parts = parts_of(panels if by_panels else blocks, len(rows) * panels * COLUMNS * segments * depth // PER_NUMBER)
     turns = counters(2 * parts + 1)
     group = max(min(GROUP if by_panels else STRIPE, max(blocks, panels) // (4 * parts)), 1)
     deep = -(-steps // -(-steps // DEEPEST))  # about alike, for sums go to memory and back between them

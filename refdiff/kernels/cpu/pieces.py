@@ -1,7 +1,7 @@
 """Numbers of float32 in three pieces of bfloat16, whose sum they are: 24 binary digits in three times 8.
 
 The first piece is the upper half of the number, so that the largest stays finite; the second is rounded, so that the third, which
-has either sign, is small. A float16 has 11 digits, in two pieces; a bfloat16 is one. What is not finite becomes NaN.
+has either sign, is small. A float16 has 11 digits, in two pieces; a bfloat16 is one. Pieces of what is not finite make it NaN.
 
 Source: Henry, Tang, Heinecke 2019, Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations
     (arXiv 1904.06376)
