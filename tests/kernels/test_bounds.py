@@ -51,9 +51,10 @@ for module in (
 def kept_as(dtype, weight):
     if dtype == np.float32:
         return weight, weight
-    stored, halved = guarded(weight.size // 2).view(dtype).reshape(weight.shape), weight.astype(np.float16)
-    stored[...] = narrow_bfloat16(weight) if dtype == halves.BFLOAT16 else halved
-    return stored, halved if dtype == np.float16 else widen_bfloat16(narrow_bfloat16(weight))
+    numbers = narrow_bfloat16(weight) if dtype == halves.BFLOAT16 else weight.astype(dtype)
+    stored = guarded(weight.size // 2).view(dtype).reshape(weight.shape)
+    stored[...] = numbers
+    return stored, widen_bfloat16(numbers) if dtype == halves.BFLOAT16 else numbers
 
 def check(got, want, bound):
     assert np.abs(got - want).max() <= bound * max(np.abs(want).max(), 1), (np.abs(got - want).max(), got.shape)

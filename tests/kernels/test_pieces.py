@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refdiff import ops
+from refdiff.checkpoints.tensor_file import widen_bfloat16
 from refdiff.core import primitive
 from refdiff.kernels.cpu import amx, blocks, common, conv, linear, pieces, product, strassen
 from refdiff.kernels.cpu.common import address
@@ -39,15 +40,11 @@ def cut(source, step, rows, two, three):
     pieces.cut_rows_in_three(rows, three)
 
 
-def wide(halves: np.ndarray) -> np.ndarray:
-    return (halves.astype(np.uint32) << np.uint32(16)).view(F32)
-
-
 def rounded(weight: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """The weight as a model keeps it, and the same numbers in float32."""
     if dtype == "bfloat16":
         stored = as_stored(weight)
-        return stored, wide(stored.view(np.uint16)).reshape(weight.shape)
+        return stored, widen_bfloat16(stored.view(np.uint16))
     stored = weight.astype(dtype)
     return stored, stored.astype(F32)
 
@@ -62,9 +59,11 @@ def test_three_pieces_are_the_number(seed):
     x[~np.isfinite(x)] = 1
     step, two, three = np.zeros(3 * amx.BYTES // 2, np.uint16), *(np.zeros(n * amx.PANEL // 2, np.uint16) for n in (2, 3))
     cut(address(x), address(step), address(x), address(two), address(three))
-    row = wide(step).reshape(3, -1)[:, : amx.STEP].astype(np.float64)
+    row = widen_bfloat16(step).reshape(3, -1)[:, : amx.STEP].astype(np.float64)
     np.testing.assert_array_equal(row.sum(axis=0), x[: amx.STEP])
-    first, second, third = wide(three).reshape(3, -1)[:, : 2 * COLUMNS].reshape(3, COLUMNS, 2).swapaxes(1, 2).astype(np.float64)
+    first, second, third = (
+        widen_bfloat16(three).reshape(3, -1)[:, : 2 * COLUMNS].reshape(3, COLUMNS, 2).swapaxes(1, 2).astype(np.float64)
+    )
     np.testing.assert_array_equal(first + second + third, x[: 2 * COLUMNS].reshape(2, COLUMNS))
     assert (np.abs(second) <= np.abs(first) * 2.0**-7).all() and (np.abs(third) <= np.abs(first) * 2.0**-16).all()
     np.testing.assert_array_equal(two.reshape(2, -1)[:, : 2 * COLUMNS], three.reshape(3, -1)[:2, : 2 * COLUMNS])
@@ -75,8 +74,8 @@ def test_numbers_of_two_bytes_have_no_more_pieces(dtype):
     x = rounded(np.random.default_rng(0).standard_normal(2 * COLUMNS).astype(F32), dtype)[1]
     step, two, three = np.zeros(3 * amx.BYTES // 2, np.uint16), *(np.zeros(n * amx.PANEL // 2, np.uint16) for n in (2, 3))
     cut(address(x), address(step), address(x), address(two), address(three))
-    assert wide(three).reshape(3, -1)[0].any()
-    assert not wide(three).reshape(3, -1)[2 if dtype == "float16" else 1 :].any()
+    assert widen_bfloat16(three).reshape(3, -1)[0].any()
+    assert not widen_bfloat16(three).reshape(3, -1)[2 if dtype == "float16" else 1 :].any()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

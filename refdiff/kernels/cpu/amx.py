@@ -2,7 +2,7 @@
 
 A block's factors lie as the unit reads them: rows in two tiles of 16 rows, one after the other, and columns as panels have them,
 pairs that follow one another in k side by side. Of numbers cut into pieces, see pieces.py, a step has the first pieces of all,
-then the second, and so on; what is added is the products of those pieces that float32 would notice.
+then the second, and so on; the products of pieces that are added are named where the functions are made.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; Linux, arch_prctl(ARCH_REQ_XCOMP_PERM)
 """
